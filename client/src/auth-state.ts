@@ -1,0 +1,140 @@
+/** `useRemoteAuthState`: a Baileys auth state that lives in a baileys-auth-store service. */
+import type { BaileysModule } from './codec.js'
+import type { TlsOptions } from './connections.js'
+import { LostError, RefusedError } from './errors.js'
+import type { StoreFailure } from './errors.js'
+import { defaultHolder, Lease } from './lease.js'
+import { Service } from './service.js'
+import { Session } from './session.js'
+
+export interface RemoteAuthStateOptions<B extends BaileysModule = BaileysModule> {
+  /** Address of the service: `http://127.0.0.1:8480`, `https://…`, or `unix:/run/authstore.sock`. */
+  url: string | URL
+  token: string
+  /** Name of the session: 1–128 characters of `[A-Za-z0-9._:@+-]`. */
+  session: string
+  /** The imported module: `import * as baileys from 'baileys'`. */
+  baileys: B
+  /** Certificates for a `https:` address; sessions that are given the same object share connections. */
+  tls?: TlsOptions
+  /** Names this owner; two owners must never share one. Default: host, pid and a random part. */
+  holder?: string
+  /** Seconds the lease lives without a renewal. Default 60: longer than a commit may take to be given up. */
+  ttl?: number
+  /** Take the session from an owner whose lease still lives. Default false. */
+  takeover?: boolean
+  /**
+   * Bytes of values to keep in memory. Default 64 MiB, which is every value of any but the largest session. What did
+   * not find room is asked from the store when it is read, and 0 asks each time; ids are always kept.
+   */
+  memoryBytes?: number
+  /** How long a commit is retried before the session is given up, in ms. Default 45,000. */
+  commitDeadlineMs?: number
+  /** How long opening is retried while the store is unavailable, in ms. Default 10,000. */
+  openDeadlineMs?: number
+  /** How long one request may take, in ms. Default 15,000. */
+  requestTimeoutMs?: number
+}
+
+export interface RemoteKeyStore {
+  /** @returns the values set last, as soon as the store has them; missing ids are left out. */
+  // eslint-disable-next-line @typescript-eslint/no-explicit-any -- each Baileys release has its own map of types
+  get(type: string, ids: string[]): Promise<Record<string, any>>
+  /** One commit, all or nothing: null and undefined delete. Resolves when the store has it. */
+  set(data: object): Promise<void>
+  /** Deletes every key; creds stay. */
+  clear(): Promise<void>
+  list(type: string): AsyncIterableIterator<[id: string, value: unknown]>
+  listIds(type: string): AsyncIterableIterator<string>
+}
+
+export interface RemoteAuthState<B extends BaileysModule = BaileysModule> {
+  state: { creds: ReturnType<B['initAuthCreds']>; keys: RemoteKeyStore }
+  /** Stores `state.creds` as they are now. Its rejection may go unwatched: `lost` tells. */
+  saveCreds: () => Promise<void>
+  /** Writes out what is queued and releases the session. */
+  close: () => Promise<void>
+  /** Tells once that the session is no longer ours, also when that happened before. @returns how to stop listening. */
+  on: (event: 'lost', listener: (why: LostError) => void) => () => void
+}
+
+/**
+ * Takes the session's lease, loads it, and makes new creds when there are none yet.
+ *
+ * @throws HeldError, GoneError, CorruptError, UnavailableError, RefusedError: never new creds instead.
+ */
+export async function useRemoteAuthState<B extends BaileysModule>(
+  options: RemoteAuthStateOptions<B>,
+): Promise<RemoteAuthState<B>> {
+  const { session: name, openDeadlineMs = 10_000, requestTimeoutMs: attemptMs = 15_000 } = options
+  if (!/^[A-Za-z0-9._:@+-]{1,128}$/.test(name)) throw new RefusedError(422, 'session-name')
+  const baileys = whole(options.baileys)
+  const service = Service.join(options)
+  const { memoryBytes = 64 * 2 ** 20, commitDeadlineMs = 45_000 } = options
+  const session = new Session({ service, name, baileys, memoryBytes, commitDeadlineMs, attemptMs })
+  const onFailure = (failure: StoreFailure): void => {
+    session.lose(failure)
+  }
+  const { holder = defaultHolder(), ttl = 60, takeover = false } = options
+  let lease: Lease | undefined
+  try {
+    const { client } = service
+    const path = `/v1/sessions/${name}`
+    lease = await Lease.take({ client, path, holder, ttl, attemptMs, onFailure }, openDeadlineMs, takeover)
+    lease.keep()
+    await session.open(lease, openDeadlineMs)
+    return face(session, lease, service)
+  } catch (error) {
+    await lease?.release()
+    service.leave()
+    throw error instanceof LostError ? error.cause : error
+  }
+}
+
+function face<B extends BaileysModule>(session: Session, lease: Lease, service: Service): RemoteAuthState<B> {
+  let closing: Promise<void> | undefined
+  const close = async (): Promise<void> => {
+    try {
+      await session.close()
+    } finally {
+      await lease.release()
+      service.leave()
+    }
+  }
+  const keys: RemoteKeyStore = {
+    get: (type, ids) => settled(() => session.get(type, ids)),
+    set: (data) => settled(() => session.set(data as Record<string, Record<string, unknown> | undefined>)),
+    clear: () => settled(() => session.clear()),
+    list: (type) => session.list(type),
+    listIds: (type) => session.listIds(type),
+  }
+  return {
+    state: { creds: session.creds as ReturnType<B['initAuthCreds']>, keys },
+    saveCreds: () => {
+      const done = settled(() => session.saveCreds())
+      done.catch(() => undefined)
+      return done
+    },
+    close: () => (closing ??= close()),
+    on: (_event, listener) => session.on(listener),
+  }
+}
+
+type MaybeWrapped = Partial<BaileysModule> & { default?: Partial<BaileysModule> }
+
+/** Imported into ESM, CommonJS releases show some of their members under `default` only: 6.17.16 its `proto`. */
+function whole(baileys: BaileysModule): BaileysModule {
+  const { proto, initAuthCreds, default: inner } = baileys as MaybeWrapped
+  const found = { proto: proto ?? inner?.proto, initAuthCreds: initAuthCreds ?? inner?.initAuthCreds }
+  if (!found.proto || !found.initAuthCreds) throw new TypeError('baileys is not the imported module')
+  return found as BaileysModule
+}
+
+/** @returns a call's promise, with what it throws before it has one turned into a rejection. */
+function settled<T>(call: () => Promise<T>): Promise<T> {
+  try {
+    return call()
+  } catch (error) {
+    return Promise.reject(error as Error)
+  }
+}

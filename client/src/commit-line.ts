@@ -1,0 +1,176 @@
+/**
+ * Commits of all sessions of this process on one service, on their way to it.
+ *
+ * What is ready when a request may leave shares it; while requests are under way the rest gathers. Nothing waits for
+ * company: no timer, only the tick in which a session's own writes come together as well.
+ *
+ * A request holds at most one commit of a session, so each member stands alone and fails alone. What is repeated is a
+ * commit, not a request: it leaves again with its own Idempotency-Key, whoever else is on board then.
+ */
+import { AuthStoreError, CorruptError, UnavailableError } from './errors.js'
+import { errorOf, parseJson } from './http.js'
+import type { Call, StoreClient } from './http.js'
+
+/** Requests under way at a time: one is answered while the next is put together. */
+const LANES = 2
+/** A commit beyond this many characters, or one that would make a request so long, travels in another one. */
+const LONGEST_BATCH = 1 << 20
+const LARGEST_BATCH = 1000
+
+/** A commit that is only ever repeated as it is. */
+export interface Commit {
+  /** Safe in a URL and in JSON. */
+  session: string
+  epoch: number
+  ifMatch: number
+  /** The Idempotency-Key. */
+  key: string
+  /** The members `creds` and `keys` of its body, as text. */
+  members: string
+  /** How long an exchange may take, in ms. */
+  attemptMs: number
+}
+
+export interface Sender {
+  /** @returns what has to leave, at the last moment; undefined when there is nothing. */
+  depart(): Commit | undefined
+  arrived(version: number): void
+  failed(error: AuthStoreError): void
+}
+
+interface Passenger {
+  sender: Sender
+  commit: Commit
+}
+
+type Result = number | AuthStoreError
+
+export class CommitLine {
+  readonly #client: StoreClient
+  readonly #ready = new Set<Sender>()
+  #underWay = 0
+  #scheduled = false
+
+  constructor(client: StoreClient) {
+    this.#client = client
+  }
+
+  /** Has the sender asked for a commit as soon as a request may leave. */
+  ready(sender: Sender): void {
+    this.#ready.add(sender)
+    this.#schedule()
+  }
+
+  withdraw(sender: Sender): void {
+    this.#ready.delete(sender)
+  }
+
+  #schedule(): void {
+    if (this.#scheduled || this.#underWay >= LANES || this.#ready.size === 0) return
+    this.#scheduled = true
+    setImmediate(() => {
+      this.#scheduled = false
+      while (this.#underWay < LANES && this.#ready.size > 0) this.#depart()
+    })
+  }
+
+  #depart(): void {
+    const batch = this.#board()
+    if (batch.length === 0) return
+    this.#underWay++
+    void this.#send(batch).finally(() => {
+      this.#underWay--
+      this.#schedule()
+    })
+  }
+
+  #board(): Passenger[] {
+    const batch: Passenger[] = []
+    let length = 0
+    for (const sender of this.#ready) {
+      if (length >= LONGEST_BATCH || batch.length >= LARGEST_BATCH) break
+      this.#ready.delete(sender)
+      const commit = sender.depart()
+      if (!commit) continue
+      batch.push({ sender, commit })
+      length += commit.members.length
+    }
+    return batch
+  }
+
+  async #send(batch: Passenger[]): Promise<void> {
+    const [only, ...more] = batch
+    if (only && more.length === 0) {
+      settle(only, await this.#alone(only.commit))
+      return
+    }
+    const results = await this.#together(batch.map(({ commit }) => commit))
+    if (results) {
+      batch.forEach((passenger, index) => {
+        settle(passenger, results[index] ?? new UnavailableError('a commit was not answered'))
+      })
+    } else {
+      // Refused as a whole: one of them is the reason, and must not be the others'.
+      await Promise.all(batch.map((each) => this.#send([each])))
+    }
+  }
+
+  async #alone({ session, epoch, ifMatch, key, members, attemptMs }: Commit): Promise<Result> {
+    const headers = { 'idempotency-key': key, 'if-match': `"${ifMatch}"`, 'lease-epoch': epoch }
+    const path = `/v1/sessions/${session}/commit`
+    const call: Call = { method: 'POST', path, headers, body: `{${members}}` }
+    try {
+      return await this.#client.once(call, (body) => versionIn(parseJson(body)), attemptMs)
+    } catch (error) {
+      return asFailure(error)
+    }
+  }
+
+  /** @returns a result each; undefined when the request was refused as a whole. */
+  async #together(commits: Commit[]): Promise<Result[] | undefined> {
+    const body = `{"commits":[${commits.map(textOf).join()}]}`
+    const attemptMs = Math.min(...commits.map((commit) => commit.attemptMs))
+    try {
+      return await this.#client.once({ method: 'POST', path: '/v1/commits', body }, resultsIn, attemptMs)
+    } catch (error) {
+      const failure = asFailure(error)
+      return failure instanceof UnavailableError ? commits.map(() => failure) : undefined
+    }
+  }
+}
+
+function settle({ sender }: Passenger, result: Result): void {
+  if (typeof result === 'number') sender.arrived(result)
+  else sender.failed(result)
+}
+
+function textOf({ session, epoch, ifMatch, key, members }: Commit): string {
+  const steering = `"lease_epoch":${epoch},"if_match":${ifMatch},"idempotency_key":"${key}"`
+  return `{"session":"${session}",${steering},${members}}`
+}
+
+function resultsIn(body: Buffer): Result[] {
+  const { results } = parseJson(body) as { results?: unknown }
+  if (!Array.isArray(results)) throw new SyntaxError('no results')
+  return results.map((result: unknown) => {
+    const { problem } = result as { problem?: { status?: unknown } }
+    if (problem !== undefined) return errorOf(typeof problem.status === 'number' ? problem.status : 500, problem)
+    try {
+      return versionIn(result)
+    } catch (error) {
+      return asFailure(error)
+    }
+  })
+}
+
+/** @throws CorruptError */
+function versionIn(answer: unknown): number {
+  const version = (answer as { version?: unknown } | null)?.version
+  if (typeof version !== 'number') throw new CorruptError('a commit was answered without a version')
+  return version
+}
+
+function asFailure(error: unknown): AuthStoreError {
+  if (error instanceof AuthStoreError) return error
+  return new UnavailableError('the client failed', undefined, { cause: error })
+}

@@ -1,0 +1,219 @@
+/**
+ * HTTP/1.1 over kept connections, one exchange at a time on each: what node:http does, at a fraction of its cost.
+ *
+ * Everything asked of the store may be asked twice, so a connection that the other side had closed in the meantime is
+ * replaced without a word.
+ */
+import { connect as connectPlain } from 'node:net'
+import type { Socket } from 'node:net'
+import { connect as connectTls } from 'node:tls'
+import type { ConnectionOptions } from 'node:tls'
+import { AnswerReader } from './answer-reader.js'
+import type { RawAnswer } from './answer-reader.js'
+
+/** More would only queue in the service, and each costs it memory. */
+const MOST_CONNECTIONS = 32
+
+/** Certificates and the like, for `https:` addresses. */
+export type TlsOptions = Pick<
+  ConnectionOptions,
+  'ca' | 'cert' | 'key' | 'passphrase' | 'pfx' | 'servername' | 'rejectUnauthorized' | 'checkServerIdentity'
+>
+
+export interface RawCall {
+  method: string
+  path: string
+  /** Lines, each with its end. */
+  headers: string
+  body?: string | undefined
+}
+
+export class Connections {
+  readonly #open: () => Socket
+  /** Host header, and the path in front of every other. */
+  readonly #host: string
+  readonly #prefix: string
+  readonly #idle: Connection[] = []
+  readonly #waiting: ((connection: Connection | undefined) => void)[] = []
+  #count = 0
+  #closed = false
+
+  /** @param url `http://…`, `https://…`, or `unix:/path/of/the.socket`. @throws TypeError for another one. */
+  constructor(url: URL, tls: TlsOptions = {}) {
+    this.#host = url.host || 'localhost'
+    this.#prefix = url.protocol === 'unix:' ? '' : url.pathname.replace(/\/$/, '')
+    this.#open = opener(url, tls)
+  }
+
+  /** @throws Error without an answer: unreachable, cut off, late, aborted, or not HTTP. */
+  async exchange(call: RawCall, timeoutMs: number, signal?: AbortSignal): Promise<RawAnswer> {
+    signal?.throwIfAborted()
+    const text = this.#textOf(call)
+    const end = performance.now() + timeoutMs
+    for (;;) {
+      const connection = await this.#take(timeoutMs)
+      const { used } = connection
+      try {
+        return await connection.exchange(text, end - performance.now(), signal)
+      } catch (error) {
+        if (!used || !(error instanceof Stale) || signal?.aborted) throw error
+      } finally {
+        this.#give(connection)
+      }
+    }
+  }
+
+  /** Closes what is idle; what is under way ends with its answer. */
+  close(): void {
+    this.#closed = true
+    for (const connection of this.#idle.splice(0)) connection.destroy()
+  }
+
+  #textOf({ method, path, headers, body }: RawCall): string {
+    const head = `${method} ${this.#prefix}${path} HTTP/1.1\r\nhost: ${this.#host}\r\n${headers}`
+    if (body === undefined) return method === 'GET' ? `${head}\r\n` : `${head}content-length: 0\r\n\r\n`
+    return `${head}content-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`
+  }
+
+  async #take(timeoutMs: number): Promise<Connection> {
+    for (let idle = this.#idle.pop(); idle; idle = this.#idle.pop()) {
+      if (idle.usable) return idle
+      this.#count--
+    }
+    if (this.#count < MOST_CONNECTIONS) return this.#connect()
+    const given = await new Promise<Connection | undefined>((resolve, reject) => {
+      const late = setTimeout(() => {
+        this.#waiting.splice(this.#waiting.indexOf(take), 1)
+        reject(new Error('no connection came free in time'))
+      }, timeoutMs)
+      const take = (connection: Connection | undefined): void => {
+        clearTimeout(late)
+        resolve(connection)
+      }
+      this.#waiting.push(take)
+    })
+    return given ?? this.#connect()
+  }
+
+  #connect(): Connection {
+    this.#count++
+    return new Connection(this.#open())
+  }
+
+  #give(connection: Connection): void {
+    const kept = connection.usable && !this.#closed
+    if (!kept) {
+      connection.destroy()
+      this.#count--
+    }
+    const next = this.#waiting.shift()
+    if (next) next(kept ? connection : undefined)
+    else if (kept) this.#rest(connection)
+  }
+
+  #rest(connection: Connection): void {
+    this.#idle.push(connection)
+    connection.onIdleEnd = () => {
+      const index = this.#idle.indexOf(connection)
+      if (index < 0) return
+      this.#idle.splice(index, 1)
+      this.#count--
+    }
+  }
+}
+
+/** A kept connection that had ended before a byte of the answer came. */
+class Stale extends Error {}
+
+class Connection {
+  readonly #socket: Socket
+  #reader: AnswerReader | undefined
+  #finish: ((error: Error | undefined) => void) | undefined
+  used = false
+  onIdleEnd: (() => void) | undefined
+
+  constructor(socket: Socket) {
+    this.#socket = socket
+    socket.on('data', (chunk: Buffer) => {
+      this.#onData(chunk)
+    })
+    socket.on('error', (error: NodeJS.ErrnoException) => {
+      this.#onEnd(error.code ?? error.message)
+    })
+    socket.on('close', () => {
+      this.#onEnd('closed')
+    })
+    socket.on('end', () => {
+      this.#onEnd('ended')
+    })
+  }
+
+  get usable(): boolean {
+    return !this.#socket.destroyed && this.#socket.readable && this.#socket.writable
+  }
+
+  destroy(): void {
+    this.#socket.destroy()
+  }
+
+  exchange(text: string, timeoutMs: number, signal?: AbortSignal): Promise<RawAnswer> {
+    return new Promise((resolve, reject) => {
+      const reader = new AnswerReader()
+      const abort = (): void => {
+        this.#finish?.(new Error('aborted'))
+      }
+      const timer = setTimeout(() => this.#finish?.(new Error('no answer in time')), Math.max(1, timeoutMs))
+      signal?.addEventListener('abort', abort)
+      this.#reader = reader
+      this.#finish = (error) => {
+        clearTimeout(timer)
+        signal?.removeEventListener('abort', abort)
+        this.#finish = this.#reader = undefined
+        this.used = true
+        if (error ?? !reader.keepsAlive) this.#socket.destroy()
+        // An idle connection keeps no process alive.
+        else this.#socket.unref()
+        if (error) reject(error)
+        else resolve(reader.answer)
+      }
+      this.#socket.ref()
+      // Latin-1 leaves ASCII as it is, without a look at each character.
+      this.#socket.write(text, Buffer.byteLength(text) === text.length ? 'latin1' : 'utf8')
+    })
+  }
+
+  #onData(chunk: Buffer): void {
+    const reader = this.#reader
+    if (!reader) {
+      this.#socket.destroy()
+      return
+    }
+    try {
+      if (reader.push(chunk)) this.#finish?.(undefined)
+    } catch (error) {
+      this.#finish?.(error as Error)
+    }
+  }
+
+  #onEnd(why: string): void {
+    if (this.#reader?.endsWithConnection()) this.#finish?.(undefined)
+    else this.#finish?.(this.#reader?.began === false ? new Stale(why) : new Error(why))
+    this.#socket.destroy()
+    this.onIdleEnd?.()
+    this.onIdleEnd = undefined
+  }
+}
+
+function opener(url: URL, tls: TlsOptions): () => Socket {
+  const { protocol, pathname } = url
+  const host = url.hostname.replace(/^\[|\]$/g, '')
+  const common = { noDelay: true, keepAlive: true }
+  if (protocol === 'unix:') return () => connectPlain({ path: decodeURIComponent(pathname) })
+  if (protocol === 'http:') return () => connectPlain({ ...common, host, port: Number(url.port || 80) })
+  if (protocol !== 'https:') throw new TypeError('the store url must be http:, https: or unix:')
+  const named = /^[\d.]+$|:/.test(host) ? {} : { servername: host }
+  return () => {
+    const socket = connectTls({ host, port: Number(url.port || 443), ...named, ...tls })
+    return socket.setNoDelay(true).setKeepAlive(true)
+  }
+}

@@ -1,0 +1,139 @@
+/** What the store is asked, answered by JSON or one of the errors, and the retrying of what may be retried. */
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { RawAnswer } from './answer-reader.js'
+import { Connections } from './connections.js'
+import type { TlsOptions } from './connections.js'
+import {
+  AuthStoreError,
+  ConflictError,
+  CorruptError,
+  FencedError,
+  GoneError,
+  HeldError,
+  RefusedError,
+  UnavailableError,
+} from './errors.js'
+
+const FIRST_PAUSE_MS = 50
+const LONGEST_PAUSE_MS = 2_000
+
+export interface Call {
+  method: 'GET' | 'POST' | 'DELETE'
+  path: string
+  headers?: Record<string, string | number>
+  /** JSON text. */
+  body?: string
+}
+
+export interface Patience {
+  /** How long to go on trying, counted from the first attempt. */
+  deadlineMs: number
+  /** How long one exchange may take before it counts as unanswered. */
+  attemptMs: number
+  signal?: AbortSignal
+}
+
+export class StoreClient {
+  readonly #connections: Connections
+  readonly #authorization: string
+
+  /**
+   * @param url the store's address, for example `http://127.0.0.1:8480` or `unix:/run/authstore.sock`; the path of a
+   * `http:` one is kept as a prefix.
+   */
+  constructor(url: URL, token: string, tls?: TlsOptions) {
+    if (!/^[\x21-\x7e]+$/.test(token)) throw new TypeError('the token is not printable ASCII')
+    this.#connections = new Connections(url, tls)
+    this.#authorization = `authorization: Bearer ${token}\r\naccept: application/json\r\n`
+  }
+
+  /**
+   * @returns what `read` makes of the body of the first attempt that got a 2xx; its SyntaxError is a failed attempt.
+   * @throws AuthStoreError: at once for what retrying cannot change, UnavailableError when the deadline has passed.
+   */
+  async call<T>(call: Call, read: (body: Buffer) => T, { deadlineMs, attemptMs, signal }: Patience): Promise<T> {
+    const end = performance.now() + deadlineMs
+    for (let attempt = 0; ; attempt++) {
+      try {
+        return await this.once(call, read, Math.min(attemptMs, Math.max(1, end - performance.now())), signal)
+      } catch (error) {
+        const pause = error instanceof UnavailableError ? pauseBefore(attempt, error.retryAfterMs) : undefined
+        if (pause === undefined || signal?.aborted || performance.now() + pause >= end) throw error
+        await sleep(pause, undefined, signal ? { signal } : {}).catch(() => undefined)
+        if (signal?.aborted) throw error
+      }
+    }
+  }
+
+  /** One attempt. */
+  async once<T>(call: Call, read: (body: Buffer) => T, timeoutMs: number, signal?: AbortSignal): Promise<T> {
+    const answer = await this.#exchange(call, timeoutMs, signal)
+    const { status, body } = answer
+    if (status < 200 || status > 299) throw errorOfAnswer(answer)
+    try {
+      return read(body)
+    } catch (error) {
+      // A foreign answer says nothing about what the store did.
+      if (error instanceof SyntaxError) throw new UnavailableError(`answered ${status} without the JSON expected`)
+      throw error
+    }
+  }
+
+  /** Closes connections that are idle, and the others as they become so. */
+  close(): void {
+    this.#connections.close()
+  }
+
+  async #exchange({ method, path, headers, body }: Call, timeoutMs: number, signal?: AbortSignal): Promise<RawAnswer> {
+    let lines = this.#authorization
+    for (const name in headers) lines += `${name}: ${headers[name] ?? ''}\r\n`
+    try {
+      return await this.#connections.exchange({ method, path, headers: lines, body }, timeoutMs, signal)
+    } catch (error) {
+      throw new UnavailableError(error instanceof Error ? error.message : 'no answer')
+    }
+  }
+}
+
+/** @throws SyntaxError */
+export function parseJson(body: Buffer): unknown {
+  return JSON.parse(body.toString('utf8')) as unknown
+}
+
+/** How long to wait before an attempt is repeated, in ms; never the same for two that failed together. */
+export function pauseBefore(attempt: number, retryAfterMs: number | undefined): number {
+  const backoff = Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** attempt)
+  const jittered = backoff * (0.5 + Math.random() / 2)
+  return retryAfterMs === undefined ? jittered : Math.max(jittered, Math.min(retryAfterMs, LONGEST_PAUSE_MS))
+}
+
+/** @param problem RFC 9457, as the body of an answer or as a member of a batch's answer. */
+export function errorOf(status: number, problem: unknown, retryAfterMs?: number): AuthStoreError {
+  const slug = field(problem, 'type')?.split(/[/:#]/).at(-1) ?? 'unknown'
+  if (status === 410) return new GoneError()
+  if (status === 412) return new ConflictError()
+  if (status === 423) return new HeldError(field(problem, 'holder'), field(problem, 'expires_at'))
+  if (status === 409 && slug === 'fenced') return new FencedError()
+  if (slug === 'corrupt') return new CorruptError(`the store answered ${status}`)
+  if (status >= 500 || status === 429 || status === 408) return new UnavailableError(`answered ${status}`, retryAfterMs)
+  return new RefusedError(status, slug)
+}
+
+function errorOfAnswer({ status, headers, body }: RawAnswer): AuthStoreError {
+  const seconds = Number(headers.get('retry-after') ?? Number.NaN)
+  return errorOf(status, problemIn(body), Number.isFinite(seconds) ? seconds * 1000 : undefined)
+}
+
+function problemIn(body: Buffer): unknown {
+  try {
+    return parseJson(body)
+  } catch {
+    return undefined
+  }
+}
+
+function field(json: unknown, name: string): string | undefined {
+  if (json === null || typeof json !== 'object') return undefined
+  const value = (json as Record<string, unknown>)[name]
+  return typeof value === 'string' ? value : undefined
+}

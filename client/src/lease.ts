@@ -1,0 +1,142 @@
+/**
+ * Ownership of a session: taken at open, renewed in the background well inside its ttl, released at close.
+ *
+ * What counts is our own clock from the moment a renewal was sent: past that the store may have given the session to
+ * another, whatever we have not yet heard.
+ */
+import { randomBytes } from 'node:crypto'
+import { hostname } from 'node:os'
+import { CorruptError, FencedError, HeldError, isStoreFailure, UnavailableError } from './errors.js'
+import type { StoreFailure } from './errors.js'
+import { parseJson } from './http.js'
+import type { Call, StoreClient } from './http.js'
+
+const LONGEST_RELEASE_MS = 5_000
+
+export interface LeaseOptions {
+  client: StoreClient
+  /** Path of the session, for example `/v1/sessions/main`. */
+  path: string
+  holder: string
+  /** Seconds. */
+  ttl: number
+  attemptMs: number
+  /** Called once, when the lease is another's or could not be renewed in time. */
+  onFailure: (failure: StoreFailure) => void
+}
+
+/** @returns a name for this process that no other has: host, pid, and a random part against reused pids. */
+export function defaultHolder(): string {
+  return `${hostname()}-${process.pid}-${randomBytes(4).toString('hex')}`
+}
+
+export class Lease {
+  readonly #options: LeaseOptions
+  readonly #abort = new AbortController()
+  #epoch = 0
+  #validUntil = 0
+  #timer: NodeJS.Timeout | undefined
+
+  private constructor(options: LeaseOptions) {
+    this.#options = options
+  }
+
+  /**
+   * Takes the lease; of an unknown name too, which makes it an empty session.
+   * @throws HeldError while another owner's lease lives, unless `takeover`.
+   */
+  static async take(options: LeaseOptions, deadlineMs: number, takeover: boolean): Promise<Lease> {
+    const lease = new Lease(options)
+    const { client, attemptMs } = options
+    // Asked again when an answer is lost, it is a renewal: the holder is the same.
+    await lease.#ask(takeover, (call) => client.call(call, epochIn, { deadlineMs, attemptMs }))
+    return lease
+  }
+
+  get epoch(): number {
+    return this.#epoch
+  }
+
+  /** Whether our own clock still vouches for the lease. */
+  get valid(): boolean {
+    return performance.now() < this.#validUntil
+  }
+
+  /** Renews from now on, without keeping the process alive. */
+  keep(): void {
+    this.#schedule((this.#options.ttl * 1000) / 3)
+  }
+
+  /** No renewal any more; the lease itself lives until released or expired. */
+  stop(): void {
+    clearTimeout(this.#timer)
+    this.#abort.abort()
+  }
+
+  /** Asks now whether it is still ours. @returns why it is not; undefined when it is, or when nobody can tell. */
+  async check(): Promise<StoreFailure | undefined> {
+    try {
+      await this.#renew(this.#options.attemptMs)
+      return undefined
+    } catch (error) {
+      return error instanceof UnavailableError ? undefined : failureOf(error)
+    }
+  }
+
+  /** Gives the session free. One attempt: the ttl does it otherwise. */
+  async release(): Promise<void> {
+    this.stop()
+    const { client, path, attemptMs } = this.#options
+    const call = { method: 'DELETE', path: `${path}/lease`, headers: { 'lease-epoch': this.#epoch } } as const
+    await client.once(call, () => undefined, Math.min(attemptMs, LONGEST_RELEASE_MS)).catch(() => undefined)
+  }
+
+  #schedule(delayMs: number): void {
+    this.#timer = setTimeout(() => void this.#onTimer(), delayMs).unref()
+  }
+
+  async #onTimer(): Promise<void> {
+    const { ttl, attemptMs, onFailure } = this.#options
+    const left = this.#validUntil - performance.now()
+    if (left <= 0) {
+      onFailure(new UnavailableError('the lease could not be renewed in time'))
+      return
+    }
+    try {
+      await this.#renew(Math.min(attemptMs, left))
+      if (!this.#abort.signal.aborted) this.#schedule((ttl * 1000) / 3)
+    } catch (error) {
+      if (this.#abort.signal.aborted) return
+      // Past the end of the lease at the latest, so that an owner without traffic learns of it too.
+      const again = Math.min(1000, this.#validUntil - performance.now())
+      if (error instanceof UnavailableError) this.#schedule(Math.max(10, again))
+      else onFailure(failureOf(error))
+    }
+  }
+
+  #renew(timeoutMs: number): Promise<void> {
+    const { client } = this.#options
+    return this.#ask(false, (call) => client.once(call, epochIn, timeoutMs, this.#abort.signal))
+  }
+
+  async #ask(takeover: boolean, send: (call: Call) => Promise<number>): Promise<void> {
+    const { path, holder, ttl } = this.#options
+    const body = JSON.stringify({ holder, ttl_s: ttl, ...(takeover && { takeover }) })
+    const asked = performance.now()
+    // With its epoch a renewal renews this very lease, and never takes the session back from a later owner.
+    const headers: Record<string, number> = this.#epoch === 0 ? {} : { 'lease-epoch': this.#epoch }
+    this.#epoch = await send({ method: 'POST', path: `${path}/lease`, headers, body })
+    this.#validUntil = asked + ttl * 1000
+  }
+}
+
+/** @throws SyntaxError, CorruptError */
+function epochIn(body: Buffer): number {
+  const epoch = (parseJson(body) as { epoch?: unknown } | null)?.epoch
+  if (typeof epoch !== 'number') throw new CorruptError('a lease was answered without an epoch')
+  return epoch
+}
+
+function failureOf(error: unknown): StoreFailure {
+  return isStoreFailure(error) && !(error instanceof HeldError) ? error : new FencedError()
+}

@@ -1,0 +1,180 @@
+/**
+ * The ordered queue of one session: what waits leaves as one commit, and one commit is under way at a time.
+ *
+ * A commit is built once, as text, with one Idempotency-Key, and is only ever repeated as it is; the next one is built
+ * after the store's yes. So an answer lost on the way is made good by asking again, and nothing overtakes.
+ */
+import { randomUUID } from 'node:crypto'
+import type { Commit, CommitLine, Sender } from './commit-line.js'
+import { isStoreFailure, RefusedError, UnavailableError } from './errors.js'
+import type { AuthStoreError, StoreFailure } from './errors.js'
+import { pauseBefore } from './http.js'
+
+/** Key changes as text; null deletes. */
+export type KeyChanges = ReadonlyMap<string, ReadonlyMap<string, string | null>>
+
+export interface QueueOptions {
+  line: CommitLine
+  session: string
+  epoch: number
+  version: number
+  /** How long a commit is repeated before the session is given up, counted from its first departure. */
+  deadlineMs: number
+  attemptMs: number
+  /** Called once, when a commit cannot succeed any more. */
+  onFailure: (failure: StoreFailure) => void
+}
+
+interface Batch {
+  keys: Map<string, Map<string, string | null>>
+  creds: string | undefined
+  resolve: () => void
+  reject: (error: AuthStoreError) => void
+  done: Promise<void>
+}
+
+/** A batch that has left once. */
+interface Sent {
+  batch: Batch
+  commit: Commit
+  attempts: number
+  end: number
+}
+
+export class CommitQueue implements Sender {
+  readonly #options: QueueOptions
+  #version: number
+  #waiting: Batch | undefined
+  #underWay: Sent | undefined
+  #pause: NodeJS.Timeout | undefined
+  #ended: AuthStoreError | undefined
+  #idle: (() => void)[] = []
+
+  constructor(options: QueueOptions) {
+    this.#options = options
+    this.#version = options.version
+  }
+
+  /** @returns a promise of the store's yes; rejects with what ended the queue. Unwatched rejections are harmless. */
+  push(keys: KeyChanges, creds?: string): Promise<void> {
+    if (this.#ended) return Promise.reject(this.#ended)
+    if (!this.#waiting) {
+      this.#waiting = newBatch()
+      // The line asks a tick later: creds.update comes that much ahead of the keys it belongs to.
+      if (!this.#underWay) this.#options.line.ready(this)
+    }
+    const batch = this.#waiting
+    for (const [type, changes] of keys) merge(batch.keys, type, changes)
+    if (creds !== undefined) batch.creds = creds
+    return batch.done
+  }
+
+  /** @returns when the newest write of one of these keys that is still on its way has arrived; undefined: none is. */
+  arrival(type: string, ids: readonly string[]): Promise<void> | undefined {
+    for (const batch of [this.#waiting, this.#underWay?.batch]) {
+      const changes = batch?.keys.get(type)
+      if (changes && ids.some((id) => changes.has(id))) return batch?.done
+    }
+    return undefined
+  }
+
+  /** Waits until nothing is queued or under way. Rejects when the queue ended before that. */
+  async flush(): Promise<void> {
+    while (this.#waiting ?? this.#underWay) await new Promise<void>((resolve) => this.#idle.push(resolve))
+    if (this.#ended) throw this.#ended
+  }
+
+  /** Refuses what is queued and everything after it; nothing is sent any more. */
+  end(error: AuthStoreError): void {
+    if (this.#ended) return
+    this.#ended = error
+    clearTimeout(this.#pause)
+    this.#options.line.withdraw(this)
+    this.#waiting?.reject(error)
+    this.#underWay?.batch.reject(error)
+    this.#waiting = this.#underWay = undefined
+    this.#rest()
+  }
+
+  depart(): Commit | undefined {
+    this.#underWay ??= this.#build()
+    return this.#underWay?.commit
+  }
+
+  arrived(version: number): void {
+    const sent = this.#underWay
+    if (!sent) return
+    this.#version = version
+    this.#underWay = undefined
+    sent.batch.resolve()
+    if (this.#waiting) this.#options.line.ready(this)
+    else this.#rest()
+  }
+
+  failed(error: AuthStoreError): void {
+    const sent = this.#underWay
+    if (!sent) return
+    const pause = error instanceof UnavailableError ? pauseBefore(sent.attempts++, error.retryAfterMs) : undefined
+    if (pause === undefined || performance.now() + pause >= sent.end) {
+      const known = isStoreFailure(error)
+      this.#options.onFailure(known ? error : new UnavailableError('the client failed', undefined, { cause: error }))
+      return
+    }
+    // Keeps the process alive: what is on its way here is nowhere else.
+    this.#pause = setTimeout(() => {
+      this.#options.line.ready(this)
+    }, pause)
+  }
+
+  #build(): Sent | undefined {
+    const batch = this.#waiting
+    if (!batch) return undefined
+    this.#waiting = undefined
+    const { session, epoch, deadlineMs, attemptMs } = this.#options
+    const commit = { session, epoch, ifMatch: this.#version, key: randomUUID(), members: membersOf(batch), attemptMs }
+    return { batch, commit, attempts: 0, end: performance.now() + deadlineMs }
+  }
+
+  #rest(): void {
+    for (const resolve of this.#idle.splice(0)) resolve()
+  }
+}
+
+function newBatch(): Batch {
+  let resolve!: () => void
+  let reject!: (error: AuthStoreError) => void
+  const done = new Promise<void>((yes, no) => {
+    resolve = yes
+    reject = no
+  })
+  // Baileys does not await saveCreds: without this a refused commit would end the process as an unhandled rejection.
+  done.catch(() => undefined)
+  return { keys: new Map(), creds: undefined, resolve, reject, done }
+}
+
+function merge(into: Batch['keys'], type: string, changes: ReadonlyMap<string, string | null>): void {
+  const known = into.get(type)
+  if (!known) into.set(type, new Map(changes))
+  else for (const [id, text] of changes) known.set(id, text)
+}
+
+function membersOf({ creds, keys }: Batch): string {
+  const parts: string[] = []
+  if (creds !== undefined) parts.push(`"creds":${creds}`)
+  if (keys.size > 0) parts.push(`"keys":${objectOf(keys, (changes) => objectOf(changes, (text) => text ?? 'null'))}`)
+  return parts.join()
+}
+
+function objectOf<T>(entries: ReadonlyMap<string, T>, text: (value: T) => string): string {
+  const members: string[] = []
+  for (const [name, value] of entries) members.push(`${JSON.stringify(name)}:${text(value)}`)
+  return `{${members.join()}}`
+}
+
+/** @throws RefusedError for a name the store would refuse, before it can end a session that is in order. */
+export function assertKeyName(type: string, id: string): void {
+  if (type.length < 1 || type.length > 64) throw new RefusedError(422, 'type')
+  // A character is three bytes at most.
+  if (id.length > 170 && Buffer.byteLength(id) > 512) throw new RefusedError(422, 'id')
+  if (id.length < 1 || id.includes('\0')) throw new RefusedError(422, 'id')
+}

@@ -1,0 +1,49 @@
+/** One service as all sessions of this process see it: its connections, and one line of commits that leave together. */
+import { CommitLine } from './commit-line.js'
+import type { TlsOptions } from './connections.js'
+import { StoreClient } from './http.js'
+
+export interface ServiceAddress {
+  url: string | URL
+  token: string
+  tls?: TlsOptions | undefined
+}
+
+interface Known {
+  key: string
+  tls: TlsOptions | undefined
+  service: Service
+}
+
+const inUse: Known[] = []
+
+export class Service {
+  readonly client: StoreClient
+  readonly commits: CommitLine
+  #users = 0
+
+  private constructor(client: StoreClient) {
+    this.client = client
+    this.commits = new CommitLine(client)
+  }
+
+  /** @returns the one of this address and token, for another session; each has to `leave` it. */
+  static join({ url, token, tls }: ServiceAddress): Service {
+    const address = new URL(url)
+    const key = `${address.href} ${token}`
+    let known = inUse.find((each) => each.key === key && each.tls === tls)
+    if (!known) {
+      known = { key, tls, service: new Service(new StoreClient(address, token, tls)) }
+      inUse.push(known)
+    }
+    known.service.#users++
+    return known.service
+  }
+
+  leave(): void {
+    if (--this.#users > 0) return
+    const index = inUse.findIndex(({ service }) => service === this)
+    if (index >= 0) inUse.splice(index, 1)
+    this.client.close()
+  }
+}

@@ -1,0 +1,260 @@
+/** One open session: its lease, its memory, its queue, and the end of all three. */
+import { decode, decodeKey, encode } from './codec.js'
+import type { BaileysModule } from './codec.js'
+import { ClosedError, CorruptError, isStoreFailure, LostError, UnavailableError } from './errors.js'
+import type { AuthStoreError, StoreFailure } from './errors.js'
+import type { Call } from './http.js'
+import { JsonReader } from './json-reader.js'
+import type { Lease } from './lease.js'
+import { Memory } from './memory.js'
+import { assertKeyName, CommitQueue } from './queue.js'
+import type { KeyChanges } from './queue.js'
+import { Reads } from './reads.js'
+import type { Found } from './reads.js'
+import type { Service } from './service.js'
+
+export interface SessionOptions {
+  service: Service
+  name: string
+  baileys: BaileysModule
+  memoryBytes: number
+  commitDeadlineMs: number
+  attemptMs: number
+}
+
+/** The answer of `GET …/state`, its keys in memory already. */
+interface Snapshot {
+  version: number
+  /** As text; `null` when there are none. */
+  creds: string
+}
+
+/** Of a large list so many values are in memory at a time. */
+const LIST_STEP = 256
+
+export class Session {
+  readonly #options: SessionOptions
+  readonly #memory: Memory
+  readonly #reading = new AbortController()
+  readonly #listeners = new Set<(why: LostError) => void>()
+  #lease!: Lease
+  #queue!: CommitQueue
+  #reads!: Reads
+  #ended: AuthStoreError | undefined
+  #opened = false
+  creds!: object
+
+  constructor(options: SessionOptions) {
+    this.#options = options
+    this.#memory = new Memory(options.memoryBytes)
+  }
+
+  /** Loads what the lease guards. @throws AuthStoreError: never new creds in place of what could not be read. */
+  async open(lease: Lease, deadlineMs: number): Promise<void> {
+    this.#lease = lease
+    const { service, name, commitDeadlineMs, attemptMs } = this.#options
+    const { client, commits: line } = service
+    const path = `/v1/sessions/${name}`
+    const { signal } = this.#reading
+    const load: Call = { method: 'GET', path: `${path}/state` }
+    const loaded = client.call(load, (body) => this.#take(body), { deadlineMs, attemptMs, signal })
+    const { version, creds } = await loaded.catch((error: unknown) => {
+      throw this.#ended ?? error
+    })
+    const onFailure = (failure: StoreFailure): void => {
+      this.lose(failure)
+    }
+    const common = { attemptMs, deadlineMs: commitDeadlineMs }
+    const queue = new CommitQueue({ ...common, line, session: name, epoch: lease.epoch, version, onFailure })
+    this.#queue = queue
+    this.#reads = new Reads({ ...common, client, path, memory: this.#memory, queue, signal })
+    this.#opened = true
+    await this.#adopt(creds)
+    this.#assertOurs()
+  }
+
+  get(type: string, ids: string[]): Promise<Record<string, unknown>> {
+    this.#assertOurs()
+    const found = this.#reads.read(type, ids.map(String))
+    return found instanceof Promise
+      ? this.#failing(found).then((late) => this.#values(type, late))
+      : Promise.resolve(this.#values(type, found))
+  }
+
+  set(data: Record<string, Record<string, unknown> | null | undefined>): Promise<void> {
+    this.#assertOurs()
+    const changes = new Map<string, Map<string, string | null>>()
+    for (const type of Object.keys(data)) {
+      const values = new Map<string, string | null>()
+      const given = data[type] ?? {}
+      for (const id of Object.keys(given)) {
+        const value = given[id]
+        assertKeyName(type, id)
+        values.set(id, value === null || value === undefined ? null : encode(value))
+      }
+      if (values.size > 0) changes.set(type, values)
+    }
+    return changes.size === 0 ? Promise.resolve() : this.#write(changes)
+  }
+
+  clear(): Promise<void> {
+    this.#assertOurs()
+    const changes = new Map<string, Map<string, null>>()
+    for (const type of this.#memory.types()) {
+      const ids = this.#memory.ids(type)
+      if (ids.length > 0) changes.set(type, new Map(ids.map((id) => [id, null])))
+    }
+    return changes.size === 0 ? Promise.resolve() : this.#write(changes)
+  }
+
+  async *list(type: string): AsyncIterableIterator<[string, unknown]> {
+    this.#assertOurs()
+    const ids = this.#memory.ids(type)
+    for (let from = 0; from < ids.length; from += LIST_STEP) {
+      const values = await this.get(type, ids.slice(from, from + LIST_STEP))
+      for (const id of Object.keys(values)) yield [id, values[id]]
+    }
+  }
+
+  // eslint-disable-next-line @typescript-eslint/require-await -- the coming interface of Baileys is asynchronous
+  async *listIds(type: string): AsyncIterableIterator<string> {
+    this.#assertOurs()
+    yield* this.#memory.ids(type)
+  }
+
+  saveCreds(): Promise<void> {
+    this.#assertOurs()
+    return this.#queue.push(new Map(), encode(this.creds))
+  }
+
+  /** Writes out what is queued; refuses everything after it. */
+  async close(): Promise<void> {
+    try {
+      if (!this.#ended) await this.#queue.flush()
+    } finally {
+      this.#end(new ClosedError())
+    }
+  }
+
+  on(listener: (why: LostError) => void): () => void {
+    this.#listeners.add(listener)
+    const ended = this.#ended
+    if (ended instanceof LostError) {
+      queueMicrotask(() => {
+        if (this.#listeners.delete(listener)) listener(ended)
+      })
+    }
+    return () => void this.#listeners.delete(listener)
+  }
+
+  /** Ends it because the store says so, or says nothing any more. */
+  lose(failure: StoreFailure): void {
+    if (this.#ended) return
+    const lost = new LostError(failure)
+    this.#end(lost)
+    this.#lease.stop()
+    const listeners = [...this.#listeners]
+    this.#listeners.clear()
+    for (const listener of listeners) {
+      queueMicrotask(() => {
+        listener(lost)
+      })
+    }
+  }
+
+  #end(why: AuthStoreError): void {
+    this.#ended = why
+    this.#reading.abort()
+    // Not there yet when the lease is lost while opening.
+    if (this.#opened) this.#queue.end(why)
+  }
+
+  /** @throws SyntaxError, CorruptError */
+  #take(body: Buffer): Snapshot {
+    const reader = new JsonReader(body)
+    const seen: Partial<Snapshot> & { keys?: true } = {}
+    reader.object((name) => {
+      if (name === 'version') seen.version = Number(reader.text())
+      else if (name === 'creds') seen.creds = reader.text()
+      else if (name === 'keys') {
+        seen.keys = true
+        this.#takeKeys(reader)
+      } else reader.skip()
+    })
+    reader.end()
+    const { version, creds, keys } = seen
+    if (version === undefined || !Number.isSafeInteger(version) || creds === undefined || !keys) {
+      throw new CorruptError('the state is not of the expected shape')
+    }
+    return { version, creds }
+  }
+
+  #takeKeys(reader: JsonReader): void {
+    reader.object((type) => {
+      reader.object((id) => {
+        const from = reader.skip()
+        this.#memory.load(type, id, reader.at - from, () => reader.since(from))
+      })
+    })
+  }
+
+  async #adopt(creds: string): Promise<void> {
+    if (creds !== 'null') {
+      this.creds = readable(() => decode(creds)) as object
+      return
+    }
+    // Keys belong to an identity; a new one over them would be another device with this one's sessions.
+    if (!this.#memory.empty) throw new CorruptError('there are keys but no creds')
+    this.creds = this.#options.baileys.initAuthCreds()
+    await this.#queue.push(new Map(), encode(this.creds))
+  }
+
+  #write(changes: KeyChanges): Promise<void> {
+    const written = [...changes].flatMap(([type, values]) => this.#memory.set(type, values))
+    const done = this.#queue.push(changes)
+    done.then(
+      () => {
+        this.#memory.release(written)
+      },
+      () => undefined,
+    )
+    return done
+  }
+
+  #values(type: string, found: Found): Record<string, unknown> {
+    const values = Object.create(null) as Record<string, unknown>
+    for (const [id, text] of found) values[id] = readable(() => decodeKey(type, text, this.#options.baileys))
+    return values
+  }
+
+  /** A read that fails ends the session: to Baileys 7.x it would mean that there is no such key. */
+  async #failing<T>(read: Promise<T>): Promise<T> {
+    try {
+      return await read
+    } catch (error) {
+      if (isStoreFailure(error)) this.lose(await this.#reason(error))
+      throw this.#ended ?? error
+    }
+  }
+
+  /** A key is gone because the session is another's now, or because the store lost it: the lease knows. */
+  async #reason(failure: StoreFailure): Promise<StoreFailure> {
+    return failure instanceof CorruptError ? ((await this.#lease.check()) ?? failure) : failure
+  }
+
+  #assertOurs(): void {
+    // A process that slept past its lease learns it here, before a timer could run.
+    if (!this.#ended && !this.#lease.valid) this.lose(new UnavailableError('the lease ran out'))
+    if (this.#ended) throw this.#ended
+  }
+}
+
+/** @throws CorruptError for a text that is no JSON. */
+function readable<T>(read: () => T): T {
+  try {
+    return read()
+  } catch (error) {
+    if (error instanceof SyntaxError) throw new CorruptError('a value is not JSON')
+    throw error
+  }
+}

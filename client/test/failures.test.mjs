@@ -1,0 +1,182 @@
+import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
+import { after, afterEach, before, beforeEach, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { CorruptError, UnavailableError, useRemoteAuthState } from '../dist/esm/index.js'
+import { baileys } from './baileys.mjs'
+import { Faults, problem } from './faults.mjs'
+import { startService } from './service.mjs'
+
+let service, faults
+before(async () => (service = await startService()))
+after(() => service.stop())
+beforeEach(async () => (faults = await new Faults(service.url).listen()))
+afterEach(() => faults.close())
+
+const newName = () => `faults-${randomUUID()}`
+const open = (session, more) => useRemoteAuthState({ url: faults.url, token: service.token, session, baileys, ...more })
+const isCommit = ({ path }) => path.endsWith('/commit')
+
+async function stored(session) {
+  const headers = { authorization: `Bearer ${service.token}` }
+  const response = await fetch(`${service.url}/v1/sessions/${session}/state`, { headers })
+  return { status: response.status, ...(await response.json()) }
+}
+
+/** @returns a rule that makes a fault of the first requests that match. */
+function firstOf(matches, ...answers) {
+  return (request) => (matches(request) ? answers.shift() : undefined)
+}
+
+test('a store that is away is unavailable: no creds are made, nothing is written', async () => {
+  const session = newName()
+  const away = problem(503, 'unavailable', { 'retry-after': '1' })
+  for (const fault of ['lose-request', away, problem(429, 'slow-down')]) {
+    faults.rule = () => fault
+    await assert.rejects(open(session, { openDeadlineMs: 300 }), UnavailableError)
+  }
+  assert.equal((await stored(session)).status, 404)
+  assert.equal(faults.commits().length, 0)
+})
+
+test('an answer of the state that is cut, corrupt or of another shape makes no creds', async () => {
+  const session = newName()
+  const isState = ({ path }) => path.endsWith('/state')
+  const wrong = [
+    [problem(500, 'corrupt'), CorruptError],
+    [{ status: 200, body: { version: 1, keys: {} } }, CorruptError],
+    [{ status: 200, body: {} }, CorruptError],
+    [problem(500, 'internal'), UnavailableError],
+    ['lose-answer', UnavailableError],
+    ['cut-answer', UnavailableError],
+  ]
+  for (const [fault, expected] of wrong) {
+    faults.rule = (request) => (isState(request) ? fault : undefined)
+    await assert.rejects(open(session, { openDeadlineMs: 300 }), expected)
+  }
+  assert.equal(faults.commits().length, 0)
+  assert.equal((await stored(session)).creds, null)
+  // Each failed open gave the lease back.
+  faults.rule = () => undefined
+  await (await open(session)).close()
+})
+
+test('a lost answer is made good: the same commit again, applied once', async () => {
+  const session = newName()
+  const auth = await open(session)
+  const { version } = await stored(session)
+  faults.seen.length = 0
+  faults.rule = firstOf(isCommit, 'lose-answer', 'lose-answer')
+  await auth.state.keys.set({ session: { a: { x: 1 } } })
+  const [first, second, third] = faults.commits()
+  assert.equal(faults.commits().length, 3)
+  for (const again of [second, third]) {
+    assert.equal(again.body, first.body)
+    for (const name of ['idempotency-key', 'if-match', 'lease-epoch']) {
+      assert.equal(again.headers[name], first.headers[name])
+    }
+  }
+  assert.equal((await stored(session)).version, version + 1)
+  await auth.state.keys.set({ session: { a: { x: 2 } } })
+  const next = faults.commits().at(-1).headers
+  assert.notEqual(next['idempotency-key'], first.headers['idempotency-key'])
+  assert.equal(next['if-match'], `"${version + 1}"`)
+  await auth.close()
+})
+
+test('an outage shorter than the deadline is waited out, and reads see what is queued once it is stored', async () => {
+  const session = newName()
+  const auth = await open(session)
+  const away = problem(503, 'unavailable', { 'retry-after': '0' })
+  faults.rule = firstOf(isCommit, 'lose-request', away, away, problem(500, 'internal'), 'lose-request')
+  const first = auth.state.keys.set({ session: { a: { x: 1 }, b: { x: 1 } } })
+  await sleep(50)
+  const order = []
+  const second = auth.state.keys.set({ session: { b: null } }).then(() => order.push('written'))
+  const other = auth.state.keys.get('session', ['c']).then(() => order.push('other read'))
+  const read = await auth.state.keys.get('session', ['a', 'b'])
+  assert.deepEqual(Object.keys(read), ['a'])
+  assert.deepEqual((await stored(session)).keys, { session: { a: { x: 1 } } })
+  await Promise.all([first, second, other])
+  assert.deepEqual(order, ['other read', 'written'])
+  assert.deepEqual((await stored(session)).keys, { session: { a: { x: 1 } } })
+  await auth.close()
+})
+
+test('an outage past the deadline loses the session: told once, and nothing is written any more', async () => {
+  const session = newName()
+  const auth = await open(session, { commitDeadlineMs: 400 })
+  const told = []
+  auth.on('lost', (why) => told.push(why.reason))
+  faults.rule = () => 'lose-request'
+  const first = auth.state.keys.set({ session: { a: { x: 1 } } })
+  await sleep(20)
+  const second = auth.state.keys.set({ session: { b: { x: 1 } } })
+  const read = auth.state.keys.get('session', ['b'])
+  await assert.rejects(read, { code: 'lost', reason: 'unavailable' })
+  await assert.rejects(first, { code: 'lost', reason: 'unavailable' })
+  await assert.rejects(second, { code: 'lost', reason: 'unavailable' })
+  faults.rule = () => undefined
+  faults.seen.length = 0
+  await assert.rejects(auth.state.keys.set({ session: { c: { x: 1 } } }), { code: 'lost' })
+  await assert.rejects(auth.state.keys.get('session', ['a']), { code: 'lost' })
+  await sleep(100)
+  assert.deepEqual(told, ['unavailable'])
+  assert.equal(faults.commits().length, 0)
+  // Who comes late to listen is told as well.
+  assert.equal((await new Promise((resolve) => auth.on('lost', resolve))).reason, 'unavailable')
+  await auth.close()
+})
+
+test('a hanging store is given up and asked again', async () => {
+  const session = newName()
+  const auth = await open(session, { requestTimeoutMs: 200 })
+  faults.rule = firstOf(isCommit, 'hang')
+  await auth.state.keys.set({ session: { a: { x: 1 } } })
+  assert.deepEqual((await stored(session)).keys, { session: { a: { x: 1 } } })
+  await auth.close()
+})
+
+test('a refused commit ends the session, because the store no longer has what we have', async () => {
+  const session = newName()
+  const auth = await open(session)
+  faults.rule = firstOf(isCommit, problem(409, 'counter-regressed'))
+  await assert.rejects(auth.saveCreds(), { code: 'lost', reason: 'refused' })
+  await auth.close()
+})
+
+test('the lease is renewed while the session lives, and given up in time when it cannot be', async () => {
+  const session = newName()
+  const auth = await open(session, { ttl: 1.5 })
+  await sleep(3_000)
+  await auth.state.keys.set({ session: { a: { x: 1 } } })
+  const lost = new Promise((resolve) => auth.on('lost', resolve))
+  faults.rule = () => 'lose-request'
+  const began = performance.now()
+  assert.equal((await lost).reason, 'unavailable')
+  assert.ok(performance.now() - began < 2_000)
+  faults.rule = () => undefined
+  await auth.close()
+})
+
+test('an open session keeps no process alive, and an unwatched refusal ends none', async () => {
+  const script = `
+    import { useRemoteAuthState } from './dist/esm/index.js'
+    import { baileys } from './test/baileys.mjs'
+    const [url, token, session] = process.argv.slice(1)
+    const auth = await useRemoteAuthState({ url, token, session, baileys })
+    auth.saveCreds()
+  `
+  const run = () =>
+    new Promise((resolve) => {
+      const args = ['--input-type=module', '-e', script, faults.url, service.token, newName()]
+      const child = spawn(process.execPath, args, { cwd: new URL('..', import.meta.url), stdio: 'inherit' })
+      child.on('exit', resolve)
+    })
+  const began = performance.now()
+  assert.equal(await run(), 0)
+  assert.ok(performance.now() - began < 10_000)
+  faults.rule = firstOf(isCommit, undefined, problem(409, 'counter-regressed'))
+  assert.equal(await run(), 0)
+})

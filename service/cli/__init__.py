@@ -1,0 +1,16 @@
+"""The command line, one file per verb group.
+
+| file | verbs |
+|---|---|
+| `main.py` | the tree of commands, common options, exit codes |
+| `surroundings.py` | settings, and a store on the running or a started database |
+| `serving.py` | serve, health, doctor |
+| `check.py` | check |
+| `export.py` | export --diagnose |
+| `tokens.py` | token create, list, revoke |
+| `keys.py` | key rotate, status |
+| `sessions.py` | sessions list, show, delete, restore |
+| `migrate.py`, `migrate_options.py` | migrate plan, copy, verify, cutover, mirror, rollback, list, show |
+| `schema.py` | schema apply, status |
+| `output.py` | table or JSON |
+"""

@@ -1,0 +1,172 @@
+"""check: is a session whole, and can it be mended."""
+
+import json
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from protocol.types import check_session_name, check_tenant
+from service.cli.output import Format, FormatOption
+from service.cli.surroundings import with_store
+from service.errors import LeaseHeld, VersionMismatch
+from service.integrity import Report, check_session, repair
+from service.integrity.sweep import Begun, Stray, sweep
+from service.store import AuthStore, Caller
+from service.store.tokens import DEFAULT_TENANT
+
+_FINDINGS = 3
+
+
+def check(
+    context: typer.Context,
+    session: Annotated[str | None, typer.Argument(help="The session's name.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every session; goes on where it was cut off.")] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Make the exact repairs, after showing them.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Make them without asking.")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Put back what the last repair replaced.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="With --all: from the start again.")] = False,
+    tenant: Annotated[
+        str | None, typer.Option("--tenant", help="Whose sessions; --all without it: everybody's.")
+    ] = None,
+    how: FormatOption = Format.table,
+) -> None:
+    """Judges every row of a session, and all of them together; exit 3 with findings.
+
+    A repair takes the session's lease: stop its owner first. What it replaces is archived; --undo puts it back.
+    """
+    if (session is None) != everything or (undo and (everything or fix)):
+        raise typer.BadParameter("name a session or --all; --undo stands alone with a session")
+    mender = _Mender(fix=fix, sure=yes)
+    if everything:
+        whose = None if tenant is None else check_tenant(tenant)
+        found = with_store(context, lambda store: _all(store, whose, mender, how, restart=restart))
+    else:
+        caller, name = Caller(check_tenant(tenant or DEFAULT_TENANT), "admin"), check_session_name(session or "")
+        if undo:
+            typer.echo(f"{with_store(context, lambda store: repair.undo(store, caller, name))} rows put back")
+            return
+        found = with_store(context, lambda store: _one(store, caller, name, mender, how))
+    sys.exit(_FINDINGS if found else 0)
+
+
+class _Mender:
+    """Shows repairs, asks, and makes them."""
+
+    def __init__(self, *, fix: bool, sure: bool) -> None:
+        self.wanted = fix
+        self._sure = sure
+
+    async def mend(self, store: AuthStore, report: Report) -> Report:
+        """The report after what could be mended was; the same when nothing was."""
+        caller = Caller(report.tenant, "admin")
+        _, plan = await repair.plan(store, caller, report.session)
+        if not plan.steps:
+            return report
+        for step in plan.steps:
+            typer.echo(f"repair of {report.session}: {step.ktype} {step.key_id}: {step.does}", err=True)
+        if not (self._sure or typer.confirm("Make these repairs?", err=True)):
+            return report
+        try:
+            return await repair.mend(store, caller, plan)
+        except LeaseHeld as error:
+            typer.echo(f"{report.session} is in use by {error.holder}: stop it first", err=True)
+        except VersionMismatch as error:
+            typer.echo(f"{report.session}: {error}", err=True)
+        return report
+
+
+async def _one(store: AuthStore, caller: Caller, name: str, mender: _Mender, how: Format) -> bool:
+    report = await check_session(store, caller, name)
+    if mender.wanted:
+        report = await mender.mend(store, report)
+    _print(report, how, indent=2)
+    return bool(report.rules)
+
+
+async def _all(store: AuthStore, tenant: str | None, mender: _Mender, how: Format, *, restart: bool) -> bool:
+    sessions = errors = warnings = 0
+    async with aclosing(_advancing(sweep(store, tenant, restart=restart))) as found:
+        async for each in found:
+            if isinstance(each, Stray):
+                errors += 1
+                _print_stray(each, how)
+                continue
+            report = await mender.mend(store, each) if mender.wanted and each.rules else each
+            sessions, errors, warnings = sessions + 1, errors + report.errors, warnings + report.warnings
+            if report.rules or how is Format.json:
+                _print(report, how)
+    typer.echo(f"{sessions} sessions checked: {errors} errors, {warnings} warnings", err=how is Format.json)
+    return errors + warnings > 0
+
+
+async def _advancing(found: AsyncIterator[Begun | Report | Stray]) -> AsyncGenerator[Report | Stray, None]:
+    """What is found, with a bar on a terminal."""
+    with _bar() as bar:
+        task = bar.add_task("sessions", total=None)
+        async for each in found:
+            if isinstance(each, Begun):
+                bar.update(task, total=each.done + each.left, completed=each.done)
+                if each.done:
+                    typer.echo(f"going on after {each.done} sessions; --restart begins again", err=True)
+                continue
+            if isinstance(each, Report):
+                bar.advance(task)
+            yield each
+
+
+@contextmanager
+def _bar() -> Iterator[Progress]:
+    console = Console(stderr=True)
+    columns = (TextColumn("checking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        yield progress
+
+
+def _print(report: Report, how: Format, indent: int | None = None) -> None:
+    if how is Format.json:
+        typer.echo(json.dumps(_plain(report), indent=indent))
+        return
+    typer.echo(
+        f"{report.session}: version {report.version}, {report.checked} rows, "
+        f"{report.errors} errors, {report.warnings} warnings"
+    )
+    for each in report.findings:
+        # Lines, not a table: an id must not be cut to the width of a terminal.
+        typer.echo(f"  {each.severity} {each.rule}: {f'{each.ktype} {each.key_id}'.strip() or 'the session'}")
+        typer.echo(f"    {each.message}")
+
+
+def _print_stray(stray: Stray, how: Format) -> None:
+    finding = stray.finding
+    if how is Format.json:
+        shown = {"tenant": stray.tenant, "session": stray.name, "rule": finding.rule, "message": finding.message}
+        typer.echo(json.dumps({"stray": shown}))
+        return
+    typer.echo(f"{stray.name}: {finding.rule}: {finding.message}")
+
+
+def _plain(report: Report) -> dict[str, Any]:
+    return {
+        "tenant": report.tenant,
+        "session": report.session,
+        "version": report.version,
+        "checked": report.checked,
+        "errors": report.errors,
+        "warnings": report.warnings,
+        "findings": [
+            {
+                "rule": each.rule,
+                "severity": each.severity,
+                "type": each.ktype,
+                "id": each.key_id,
+                "message": each.message,
+                **({"repair": each.repair} if each.repair else {}),
+            }
+            for each in report.findings
+        ],
+    }

@@ -1,0 +1,114 @@
+"""export and import: sessions out of the store, and back in."""
+
+import json
+import sys
+from contextlib import aclosing
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, TextIO
+
+import typer
+
+from protocol.repairs import Repair
+from protocol.types import check_session_name, check_tenant
+from service.cli import migrate
+from service.cli.migrate_options import MapFile, Overwrite, ReportFolder, Sessions, Takeover, Tenant
+from service.cli.output import Format, FormatOption
+from service.cli.sessions import TenantOption
+from service.cli.surroundings import with_store
+from service.errors import BadInput
+from service.integrity.diagnose import diagnose
+from service.migrate.export import every_session, export_file, export_folder, export_lines
+from service.store import AuthStore, Caller
+from service.store.tokens import DEFAULT_TENANT
+
+
+class As(StrEnum):
+    """The forms of an export."""
+
+    ndjson = "ndjson"  # lines of JSON: everything, as it is stored
+    files = "files"  # what useMultiFileAuthState opens
+
+
+def export(
+    context: typer.Context,
+    names: Annotated[list[str] | None, typer.Argument(help="The sessions' names.", metavar="NAME...")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every session of the tenant.")] = False,
+    form: Annotated[As, typer.Option("--as", help="Lines of JSON, or folders that Baileys opens.")] = As.ndjson,
+    diagnosis: Annotated[
+        bool, typer.Option("--diagnose", help="One, for a bug report: every value replaced by lengths and digests.")
+    ] = False,
+    output: Annotated[Path | None, typer.Option(help="What to make; standard output for lines unless told.")] = None,
+    tenant: TenantOption = DEFAULT_TENANT,
+) -> None:
+    """Writes sessions with all their secrets: as lines of JSON, or as multi-file folders. ``import`` takes both."""
+    caller = Caller(check_tenant(tenant), "admin")
+    sessions = [check_session_name(name) for name in dict.fromkeys(names or ())]
+    if everything is bool(sessions) or (diagnosis and len(sessions) != 1):
+        raise typer.BadParameter("names of sessions, or --all; one name for --diagnose", param_hint="NAME")
+    if diagnosis:
+        _diagnose(context, caller, sessions[0], output)
+        return
+    if form is As.files and output is None:
+        raise typer.BadParameter("where to make the folder is told by --output", param_hint="--output")
+
+    async def work(store: AuthStore) -> tuple[int, int]:
+        chosen = await every_session(store, caller) if everything else sessions
+        if output is None:
+            return len(chosen), await export_lines(store, caller, chosen, sys.stdout.buffer)
+        if form is As.ndjson:
+            return len(chosen), await export_file(store, caller, chosen, output)
+        return len(chosen), await export_folder(store, caller, chosen, output, alone=len(sessions) == 1)
+
+    try:
+        count, keys = with_store(context, work)
+    except BadInput as error:
+        raise typer.BadParameter(error.detail, param_hint=error.pointer) from None
+    typer.echo(f"{count} sessions, {keys} keys", err=True)
+
+
+def import_(
+    context: typer.Context,
+    path: Annotated[
+        Path, typer.Argument(help="What export made, or any folder of useMultiFileAuthState.", exists=True)
+    ],
+    session: Sessions = None,
+    mapped: MapFile = None,
+    tenant: Tenant = DEFAULT_TENANT,
+    report: ReportFolder = None,
+    how: FormatOption = Format.table,
+    quarantine_unknown: Annotated[
+        bool, typer.Option("--quarantine-unknown", help="Leave keys behind whose type no Baileys release has.")
+    ] = False,
+    overwrite: Overwrite = False,
+    takeover: Takeover = False,
+) -> None:
+    """Takes sessions in from lines (values as they are) or from multi-file folders, as ``migrate copy`` does."""
+    form = As.files if path.is_dir() else As.ndjson
+    migrate.copy(
+        context,
+        f"{form}:{path}",
+        session,
+        mapped,
+        list(Repair) if form is As.ndjson else None,
+        tenant,
+        report,
+        how,
+        keep_unknown=not quarantine_unknown,
+        overwrite=overwrite,
+        takeover=takeover,
+    )
+
+
+def _diagnose(context: typer.Context, caller: Caller, session: str, output: Path | None) -> None:
+    if output is None:
+        with_store(context, lambda store: _write(store, caller, session, sys.stdout))
+        return
+    with output.open("x", encoding="utf-8") as out:
+        with_store(context, lambda store: _write(store, caller, session, out))
+
+
+async def _write(store: AuthStore, caller: Caller, name: str, out: TextIO) -> None:
+    async with aclosing(diagnose(store, caller, name)) as lines:
+        async for line in lines:
+            out.write(json.dumps(line) + "\n")

@@ -1,0 +1,60 @@
+"""The tree of commands. Exit codes: 0 good, 1 failed, 2 usage, 3 done but with findings."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from protocol.errors import ProtocolError
+from service.cli import bench, check, export, keys, migrate, schema, serving, sessions, tokens
+from service.config import ConfigError
+from service.embedded import EmbeddedError
+from service.errors import ServiceError
+from service.observe import install_hooks
+
+USAGE = 2
+
+# Rich tracebacks print locals, which hold keys.
+app = typer.Typer(
+    name="authstore",
+    help="Keeps the auth state of WhatsApp sessions run with Baileys.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command("serve")(serving.serve)
+app.command("health")(serving.health)
+app.command("doctor")(serving.doctor)
+app.command("check")(check.check)
+app.command("bench")(bench.bench)
+app.command("export")(export.export)
+app.command("import")(export.import_)
+app.add_typer(tokens.app, name="token")
+app.add_typer(keys.app, name="key")
+app.add_typer(sessions.app, name="sessions")
+app.add_typer(schema.app, name="schema")
+app.add_typer(migrate.app, name="migrate")
+
+
+@app.callback()
+def common(
+    context: typer.Context,
+    config: Annotated[Path | None, typer.Option(help="A TOML file of settings.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where the embedded database lives.")] = None,
+) -> None:
+    """Settings come from flags over AUTHSTORE_ variables over the file."""
+    install_hooks()  # here, because typer puts its own in place when it is called
+    context.obj = {"config": config, "data_dir": data_dir}
+
+
+def main() -> None:
+    """Runs the command line. What can go wrong is said in a sentence, on stderr."""
+    try:
+        app()
+    except ConfigError as error:
+        for fault in error.faults:
+            typer.echo(f"authstore: {fault}", err=True)
+        sys.exit(USAGE)
+    except (ServiceError, EmbeddedError, ProtocolError) as error:
+        typer.echo(f"authstore: {error}", err=True)
+        sys.exit(1)

@@ -1,0 +1,313 @@
+"""migrate plan, copy, verify, cutover, mirror, rollback, list, show."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Annotated, Any, TypeVar
+from uuid import UUID
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from protocol.types import check_session_name, check_tenant
+from service.cli.migrate_options import (
+    Asked,
+    From,
+    KeepUnknown,
+    MapFile,
+    Off,
+    OneSession,
+    Overwrite,
+    ReportFolder,
+    Sessions,
+    SkipExpired,
+    Takeover,
+    Tenant,
+    asked_for,
+)
+from service.cli.output import Format, FormatOption, show, show_one
+from service.cli.surroundings import with_store, with_store_as_it_is
+from service.errors import BadInput
+from service.migrate import cutover as cutting
+from service.migrate import mirror as mirroring
+from service.migrate import rollback as rolling
+from service.migrate.copy import Told, preview
+from service.migrate.copy import copy as copy_all
+from service.migrate.origin import Origin
+from service.migrate.reading import reading
+from service.migrate.report import EXIT, Folder, Report
+from service.migrate.runs import Run, list_runs, options_plain, show_run
+from service.migrate.source import Source
+from service.migrate.verify import verify as verify_all
+from service.store import AuthStore, Caller
+from service.store.tokens import DEFAULT_TENANT
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    help="Moves sessions in from another store, proves every value, cuts over live, and back.", no_args_is_help=True
+)
+
+
+@app.command()
+def plan(
+    context: typer.Context,
+    source: From,
+    session: Sessions = None,
+    mapped: MapFile = None,
+    off: Off = None,
+    tenant: Tenant = DEFAULT_TENANT,
+    report: ReportFolder = None,
+    how: FormatOption = Format.table,
+    keep_unknown: KeepUnknown = False,
+    skip_expired: SkipExpired = False,
+) -> None:
+    """Says what a copy would do, and changes nothing anywhere. Exit 3 when there is something to decide."""
+    asked = asked_for(
+        source, session, mapped, off, tenant, report, how, keep_unknown=keep_unknown, skip_expired=skip_expired
+    )
+    folder = asked.folder if asked.wants_report else Folder(None)
+
+    async def work(store: AuthStore | None) -> Report:
+        async with await asked.open() as opened, reading(opened, asked.options, asked.only) as read:
+            with _bar("plan") as progress:
+                return await preview(store, asked.caller, read, folder, progress)
+
+    _finish(asked, _usage(lambda: with_store_as_it_is(context, work)))
+
+
+@app.command()
+def copy(
+    context: typer.Context,
+    source: From,
+    session: Sessions = None,
+    mapped: MapFile = None,
+    off: Off = None,
+    tenant: Tenant = DEFAULT_TENANT,
+    report: ReportFolder = None,
+    how: FormatOption = Format.table,
+    keep_unknown: KeepUnknown = False,
+    skip_expired: SkipExpired = False,
+    overwrite: Overwrite = False,
+    takeover: Takeover = False,
+) -> None:
+    """Copies sessions in, each in one transaction; again after any interruption. The source is not touched."""
+    asked = asked_for(
+        source, session, mapped, off, tenant, report, how, keep_unknown=keep_unknown, skip_expired=skip_expired
+    )
+
+    async def work(store: AuthStore) -> Report:
+        async with await asked.open() as opened, reading(opened, asked.options, asked.only) as read:
+            run = await _begin(store, asked, "copy", opened)
+            with _bar("copy") as progress:
+                return await copy_all(run, read, Told(overwrite, takeover), asked.folder, progress)
+
+    _finish(asked, _usage(lambda: with_store(context, work)))
+
+
+@app.command()
+def verify(
+    context: typer.Context,
+    source: From,
+    session: Sessions = None,
+    mapped: MapFile = None,
+    off: Off = None,
+    tenant: Tenant = DEFAULT_TENANT,
+    report: ReportFolder = None,
+    how: FormatOption = Format.table,
+    keep_unknown: KeepUnknown = False,
+    skip_expired: SkipExpired = False,
+) -> None:
+    """Reads both sides again and compares every value, both ways. The exit code is the verdict."""
+    asked = asked_for(
+        source, session, mapped, off, tenant, report, how, keep_unknown=keep_unknown, skip_expired=skip_expired
+    )
+
+    async def work(store: AuthStore) -> Report:
+        async with await asked.open() as opened, reading(opened, asked.options, asked.only) as read:
+            run = await _begin(store, asked, "verify", opened)
+            with _bar("verify") as progress:
+                return await verify_all(run, read, progress)
+
+    _finish(asked, _usage(lambda: with_store(context, work)))
+
+
+@app.command()
+def cutover(
+    context: typer.Context,
+    source: From,
+    session: OneSession,
+    mapped: MapFile = None,
+    off: Off = None,
+    tenant: Tenant = DEFAULT_TENANT,
+    report: ReportFolder = None,
+    how: FormatOption = Format.table,
+    keep_unknown: KeepUnknown = False,
+    skip_expired: SkipExpired = False,
+    overwrite: Overwrite = False,
+    takeover: Takeover = False,
+    mirror: Annotated[bool, typer.Option("--mirror", help="Write every later commit back to the source.")] = False,
+    stopped: Annotated[bool, typer.Option("--old-writer-stopped", help="It is; do not wait for stillness.")] = False,
+    still: Annotated[float, typer.Option(min=0.5, help="Seconds the source must stand still.")] = 5.0,
+    wait: Annotated[float, typer.Option(min=1, help="Seconds to wait for that at most.")] = 600.0,
+    watch: Annotated[float, typer.Option(min=0, help="Seconds to watch both sides afterwards.")] = 10.0,
+) -> None:
+    """Moves one living session: copies what changed since, verifies, opens it here, proves it. Prints the downtime."""
+    asked = asked_for(
+        source, [session], mapped, off, tenant, report, how, keep_unknown=keep_unknown, skip_expired=skip_expired
+    )
+    chosen = cutting.Cutover(stopped, still, wait, watch, mirror, Told(overwrite, takeover))
+
+    async def work(store: AuthStore) -> Report:
+        async with await asked.open() as opened:
+            async with reading(opened, asked.options, asked.only) as read:
+                (name,) = read.names
+            run = await _begin(store, asked, "cutover", opened, mirror=mirror)
+            origin = Origin(asked.spec, name, asked.options, asked.layout)
+            return await cutting.cutover(run, opened, origin, chosen, asked.folder, _say)
+
+    _finish(asked, _usage(lambda: with_store(context, work)))
+
+
+@app.command()
+def rollback(
+    context: typer.Context,
+    session: OneSession,
+    source: Annotated[
+        str | None, typer.Option("--from", help="The source, when the cutover's is not remembered.")
+    ] = None,
+    mapped: MapFile = None,
+    tenant: Tenant = DEFAULT_TENANT,
+    report: ReportFolder = None,
+    how: FormatOption = Format.table,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="What is here wins over the source.")] = False,
+) -> None:
+    """Gives a session back to the store it came from, with everything committed here since. Ends every lease here."""
+    asked = asked_for(
+        source or "", [session], mapped, None, tenant, report, how, keep_unknown=False, skip_expired=False
+    )
+
+    async def work(store: AuthStore) -> Report:
+        name = check_session_name(session)
+        origin = await _origin(store, asked, name)
+        async with await origin.open() as opened:
+            run = await _begin(store, replace(asked, options=origin.options), "rollback", opened)
+            return await rolling.rollback(run, opened, origin, name, rolling.Rollback(overwrite))
+
+    _finish(asked, _usage(lambda: with_store(context, work)))
+
+
+@app.command()
+def mirror(
+    context: typer.Context,
+    session: Annotated[str | None, typer.Option("--session", help="Only this one.")] = None,
+    tenant: Tenant = DEFAULT_TENANT,
+    carry: Annotated[bool, typer.Option("--carry", help="Carry what waits over now; serving does it anyway.")] = False,
+    how: FormatOption = Format.table,
+) -> None:
+    """Shows commits that wait for their source. Exit 3 while some do."""
+    caller = Caller(check_tenant(tenant), "admin")
+
+    async def work(store: AuthStore) -> list[dict[str, Any]]:
+        if carry:
+            typer.echo(f"{await mirroring.drain(store, caller, session)} commits carried over", err=True)
+        waiting = await store.mirrors.waiting(caller)
+        return [
+            {"session": each.name, "commits": each.entries, "since": each.since}
+            for each in waiting
+            if session in (None, each.name)
+        ]
+
+    rows = with_store(context, work)
+    show(rows, how)
+    sys.exit(3 if rows else 0)
+
+
+@app.command("list")
+def list_all(context: typer.Context, tenant: Tenant = DEFAULT_TENANT, how: FormatOption = Format.table) -> None:
+    """The tenant's runs, newest first."""
+    caller = Caller(check_tenant(tenant), "admin")
+    show([_plain(row) for row in with_store(context, lambda store: list_runs(store, caller))], how)
+
+
+@app.command("show")
+def show_one_run(
+    context: typer.Context,
+    run: Annotated[UUID, typer.Argument(help="The run's id.")],
+    tenant: Tenant = DEFAULT_TENANT,
+    how: FormatOption = Format.table,
+) -> None:
+    """What a run did to each session. As JSON with every detail: it names ids."""
+    caller = Caller(check_tenant(tenant), "admin")
+    rows = with_store(context, lambda store: show_run(store, caller, run))
+    if how is Format.table:
+        for row in rows:
+            row.pop("details")
+    show([_plain(row) for row in rows], how)
+
+
+async def _begin(store: AuthStore, asked: Asked, verb: str, source: Source, **more: object) -> Run:
+    return await Run.begin(
+        store, asked.caller, verb, f"{source.kind} {source.place}", options_plain(asked.options) | more
+    )
+
+
+async def _origin(store: AuthStore, asked: Asked, name: str) -> Origin:
+    if asked.spec:
+        named = {here: there for there, here in asked.options.names.items()}
+        return Origin(asked.spec, named.get(name, name), asked.options, asked.layout)
+    kept = await store.mirrors.origin(asked.caller, name)
+    if kept is None:
+        raise BadInput("nothing is remembered of where this session came from: give --from", pointer="--from")
+    return Origin.decode(kept)
+
+
+def _usage(work: Callable[[], T]) -> T:
+    """A wrong option is a usage error, whoever noticed."""
+    try:
+        return work()
+    except BadInput as error:
+        if (error.pointer or "").startswith("--"):
+            raise typer.BadParameter(error.detail, param_hint=error.pointer) from None
+        raise
+
+
+def _finish(asked: Asked, report: Report) -> None:
+    if asked.wants_report:
+        asked.folder.report(report)
+    if asked.how is Format.json:
+        show_one(report.plain(), asked.how)
+    else:
+        show([each.row() for each in report.sessions], asked.how)
+        for note in report.notes:
+            typer.echo(f"note: {note}")
+        keys = sum(each.keys for each in report.sessions)
+        downtime = [each.facts["downtime_s"] for each in report.sessions if "downtime_s" in each.facts]
+        down = f", down for {downtime[0]} s" if downtime else ""
+        typer.echo(f"{report.verb}: {report.verdict}, {keys} keys in {report.took_s:.1f} s{down}")
+        if asked.folder.written:
+            typer.echo(f"files in {asked.folder.path}", err=True)
+    sys.exit(EXIT[report.verdict])
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+@contextmanager
+def _bar(verb: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal, nothing elsewhere."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda _done, _all: None
+        return
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(verb)
+        yield lambda done, every: progress.update(task, completed=done, total=every)
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: str(value) if isinstance(value, UUID) else value for name, value in row.items()}

@@ -1,0 +1,89 @@
+"""sessions list, show, delete, restore."""
+
+from typing import Annotated
+
+import typer
+
+from protocol.types import check_session_name, check_tenant
+from service.cli.output import Format, FormatOption, show, show_one
+from service.cli.surroundings import with_store
+from service.store import AuthStore, Caller
+from service.store.sessions import Summary
+from service.store.tokens import DEFAULT_TENANT
+
+app = typer.Typer(help="Sessions of a tenant.", no_args_is_help=True)
+
+TenantOption = Annotated[str, typer.Option("--tenant", help="Whose sessions.")]
+Name = Annotated[str, typer.Argument(help="The session's name.")]
+
+
+@app.command("list")
+def list_sessions(
+    context: typer.Context,
+    prefix: Annotated[str, typer.Option(help="Only names that begin with this.")] = "",
+    tenant: TenantOption = DEFAULT_TENANT,
+    how: FormatOption = Format.table,
+) -> None:
+    """Every session, by name."""
+    caller = _operator(tenant)
+    show([_row(each) for each in with_store(context, lambda store: _all(store, caller, prefix))], how)
+
+
+@app.command("show")
+def show_session(
+    context: typer.Context, name: Name, tenant: TenantOption = DEFAULT_TENANT, how: FormatOption = Format.table
+) -> None:
+    """One session's summary."""
+    caller = _operator(tenant)
+    found = with_store(context, lambda store: store.show(caller, check_session_name(name)))
+    show_one(_row(found) | {f"keys {ktype}": count for ktype, (count, _) in found.keys.items()}, how)
+
+
+@app.command()
+def delete(
+    context: typer.Context,
+    name: Name,
+    purge: Annotated[bool, typer.Option("--purge", help="Destroy now, leave nothing to restore.")] = False,
+    tenant: TenantOption = DEFAULT_TENANT,
+) -> None:
+    """Deletes a session; it can be restored for a while unless purged."""
+    caller = _operator(tenant)
+    removed = with_store(context, lambda store: store.delete(caller, check_session_name(name), epoch=None, purge=purge))
+    until = removed.restorable_until
+    typer.echo(
+        "destroyed" if until is None else f"deleted; can be restored until {until.isoformat(timespec='seconds')}"
+    )
+
+
+@app.command()
+def restore(context: typer.Context, name: Name, tenant: TenantOption = DEFAULT_TENANT) -> None:
+    """Brings a deleted session back."""
+    caller = _operator(tenant)
+    with_store(context, lambda store: store.restore(caller, check_session_name(name)))
+    typer.echo("restored")
+
+
+async def _all(store: AuthStore, caller: Caller, prefix: str) -> list[Summary]:
+    found: list[Summary] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        page, cursor = await store.list(caller, prefix, cursor, 1000)
+        found += page
+    return found
+
+
+def _operator(tenant: str) -> Caller:
+    return Caller(check_tenant(tenant), "admin")
+
+
+def _row(each: Summary) -> dict[str, object]:
+    return {
+        "session": each.name,
+        "version": each.version,
+        "epoch": each.epoch,
+        "paired": each.paired,
+        "leased by": None if each.lease is None else each.lease.holder,
+        "keys": sum(count for count, _ in each.keys.values()),
+        "bytes": sum(size for _, size in each.keys.values()),
+        "updated": each.updated_at,
+    }

@@ -1,0 +1,116 @@
+"""Which processes serve this folder: ours, those of an earlier life still ending, and the dead that files name.
+
+Postgres itself refuses to start when the process named in postmaster.pid exists, even as a zombie or as something else
+that got its number. We know better: whoever we start holds DIR/server.lock, as do its children, until the last is gone.
+"""
+
+import fcntl
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from service.embedded.errors import AlreadyRunning, ForeignServer
+from service.embedded.folder import SOCKET, Folder, open_private
+
+_PID_FILE: Final = "postmaster.pid"
+_STATUS_LINE: Final = 7
+
+
+def claim(folder: Folder) -> int | None:
+    """A descriptor of the held server lock, for a new Postgres to inherit; None while one of an earlier life lives.
+
+    The file then names this process, as the service whose child the new Postgres is.
+    """
+    descriptor = open_private(folder.server_lock)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return descriptor
+
+
+def remind(folder: Folder) -> None:
+    """Deliver the death signal late, to a server that an earlier life of the service left behind.
+
+    Raises AlreadyRunning when the service that started it lives after all, as when somebody removed DIR/lock.
+    """
+    pid = named_pid(folder.pg / _PID_FILE)
+    if pid is None or not _serves(pid, folder.pg):
+        return
+    if has_service(folder):
+        raise AlreadyRunning(f"another service serves {folder.root}, though its lock file is gone")
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGINT)
+
+
+def has_service(folder: Folder) -> bool:
+    """Whether the postmaster of this folder is still the child of the service that started it.
+
+    It is not from the very moment that service dies, while it may take connections for a little longer.
+    """
+    pid = named_pid(folder.pg / _PID_FILE)
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return pid is not None and _status(pid).parent == named_pid(folder.server_lock)
+    return False
+
+
+def clear(folder: Folder, socket_folder: Path) -> None:
+    """Remove lock files of the dead. Raises ForeignServer when a living Postgres of this data wrote one of them."""
+    files = (folder.pg / _PID_FILE, socket_folder / f"{SOCKET}.lock")
+    for file in files:
+        pid = named_pid(file)
+        if pid is not None and _serves(pid, folder.pg):
+            raise ForeignServer(pid)
+    for file in files:
+        file.unlink(missing_ok=True)
+
+
+def is_ready(folder: Folder, pid: int) -> bool:
+    """Whether the postmaster with this pid has said that it takes connections."""
+    try:
+        lines = (folder.pg / _PID_FILE).read_text("utf-8", "replace").splitlines()
+    except FileNotFoundError:
+        return False
+    return len(lines) > _STATUS_LINE and lines[0] == str(pid) and lines[_STATUS_LINE].strip() == "ready"
+
+
+def named_pid(file: Path) -> int | None:
+    """The process named in a lock file of Postgres, or None when there is no file or no number in it."""
+    try:
+        first = file.read_text("utf-8", "replace").partition("\n")[0]
+    except FileNotFoundError:
+        return None
+    # A single user mode writes its number negated.
+    return abs(int(first)) if first.lstrip("-").isdecimal() else None
+
+
+def _serves(pid: int, pg: Path) -> bool:
+    """Whether this process lives and is a Postgres of this data; a zombie and a reused number are not."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        status = _status(pid)
+        if status.state in "ZX" or not status.name.startswith("postgres"):
+            return False
+        try:
+            return os.path.samestat(os.stat(f"/proc/{pid}/cwd"), pg.stat())
+        except PermissionError:
+            # A container's root may not look at other users' processes: take any Postgres of the data's owner for it.
+            return os.stat(f"/proc/{pid}").st_uid == pg.stat().st_uid
+    return False
+
+
+class _Status(NamedTuple):
+    name: str
+    state: str
+    parent: int
+
+
+def _status(pid: int) -> _Status:
+    """From ``PID (NAME) STATE PPID ...``, where the name may hold blanks and parentheses."""
+    head, _, tail = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")
+    state, parent = tail.split()[:2]
+    return _Status(head.partition("(")[2], state, int(parent))

@@ -1,0 +1,122 @@
+"""The secrets an installation starts with: master keys and the first token, configured or made once.
+
+With an embedded database they are made in the data folder, 0600, when nobody configured them. A database of one's own
+has no such folder that outlives a container: there the master key must be configured.
+"""
+
+import base64
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from service.config import ConfigError, Settings
+from service.errors import WrongMasterKey
+from service.vault import KEY_BYTES, MasterKeys
+
+MASTER_KEY_FILE: Final = "master.key"
+MADE_FILE: Final = "master.key.made"
+TOKEN_FILE: Final = "token"
+
+
+def master_keys(settings: Settings, reload: Callable[[], Settings]) -> MasterKeys:
+    """The configured master keys, or the data folder's. Raises ConfigError."""
+
+    def read() -> Sequence[bytes]:
+        try:
+            return _read_master_keys(reload(), make=False)
+        except (ConfigError, OSError):
+            raise WrongMasterKey("the master keys cannot be read") from None
+
+    return MasterKeys(_read_master_keys(settings, make=True), read)
+
+
+def first_token(settings: Settings) -> str | None:
+    """The configured first token, or the data folder's; None beside a database of one's own."""
+    if settings.token is not None:
+        return settings.token.get_secret_value()
+    if not settings.embedded:
+        return None
+    return _kept(settings.data_dir / TOKEN_FILE, lambda: "bas_first_" + secrets.token_urlsafe(32))
+
+
+def token_file(settings: Settings) -> Path | None:
+    """Where the made token is, None when it is configured."""
+    made = settings.embedded and settings.token is None
+    return (settings.data_dir / TOKEN_FILE).absolute() if made else None
+
+
+def add_master_key(settings: Settings) -> Path:
+    """Puts a new master key before the data folder's own. Raises ConfigError when keys are configured elsewhere."""
+    if settings.master_keys or not settings.embedded:
+        raise ConfigError(["The master key is configured: put the new key before the old one there, then rotate."])
+    path = settings.data_dir / MASTER_KEY_FILE
+    if not path.exists():
+        raise ConfigError([f"{path} is missing: there is no key to rotate."])
+    beside = path.with_suffix(".new")
+    beside.unlink(missing_ok=True)
+    _write(beside, _new_key() + "\n" + path.read_text("ascii"))
+    beside.replace(path)
+    _sync_folder(path.parent)
+    return path
+
+
+def _read_master_keys(settings: Settings, *, make: bool) -> Sequence[bytes]:
+    """``make``: the data folder's key when there is none. A serving process must never replace the key it has."""
+    if settings.master_keys:
+        return settings.master_keys
+    if not settings.embedded:
+        raise ConfigError(
+            ["AUTHSTORE_MASTER_KEY or AUTHSTORE_MASTER_KEY_FILE must be set with a database of your own."]
+        )
+    path = settings.data_dir / MASTER_KEY_FILE
+    try:
+        text = _made_once(path) if make else path.read_text("ascii")
+        return [base64.b64decode(line, validate=True) for line in text.split()]
+    except ValueError:
+        raise ConfigError([f"{path} does not hold master keys."]) from None
+
+
+def _made_once(path: Path) -> str:
+    """The data folder's keys. A folder that had a key never gets another: it would only hide that the first one is gone."""
+    made = path.with_name(MADE_FILE)
+    if made.exists() and not path.exists():
+        raise ConfigError([f"{path} is missing: what this folder holds is sealed under it. Put its copy back."])
+    text = _kept(path, _new_key)
+    _kept(made, lambda: "A master key was made beside this file.")
+    return text
+
+
+def _kept(path: Path, make: Callable[[], str]) -> str:
+    """What the file holds, written first when it is not there. Two starters at once agree on one content."""
+    if not path.exists():
+        beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        _write(beside, make() + "\n")
+        try:
+            os.link(beside, path)
+        except FileExistsError:
+            pass
+        finally:
+            beside.unlink()
+        _sync_folder(path.parent)
+    return path.read_text("ascii").strip()
+
+
+def _write(path: Path, text: str) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(held)
+    finally:
+        os.close(held)
+
+
+def _new_key() -> str:
+    return base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()

@@ -1,0 +1,18 @@
+"""The edge: what arrives is parsed, one call is made, what comes back is rendered.
+
+| file | purpose |
+|---|---|
+| `router.py` | every call and page, registered |
+| `routes.py` | the URL table of the API: path, handler, what the reference says of it |
+| `handlers.py` | one handler a call: parse, call once, render |
+| `health.py` | the health answers and metrics |
+| `wire.py` | shapes of bodies, in and out; headers |
+| `body.py` | a body whole: media type, coding, size |
+| `raw_json.py` | bodies whose values stay text |
+| `edge.py` | the one middleware: token, answer, error, metrics |
+| `failures.py` | a failed request told to its sender and to the operator |
+| `access.py` | header -> caller |
+| `problems.py` | the one table of error -> status |
+| `openapi.py` | the reference, generated from the shapes |
+| `pages.py` | the two pages a browser opens |
+"""

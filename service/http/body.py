@@ -1,0 +1,50 @@
+"""A request's body, whole: its media type, its coding, its size. Unpacked here and not by the server below, which would
+take a gzip body that lacks its end, and answers 400 to codings it does not know.
+"""
+
+import asyncio
+import zlib
+from typing import Final
+
+from aiohttp import web
+
+from service.http.raw_json import BadBody
+
+_PLAIN: Final = ("", "identity")
+_GZIP: Final = 16 + zlib.MAX_WBITS
+_ASIDE_FROM: Final = 1 << 16  # unpacking more than this would keep the loop from its other work
+
+
+async def read_body(request: web.Request) -> bytes:
+    """The bytes that were meant. BadBody when cut off, 413 and 415 as aiohttp's own exceptions."""
+    coding = request.headers.get("Content-Encoding", "").strip().lower()
+    if coding not in (*_PLAIN, "gzip"):
+        raise web.HTTPUnsupportedMediaType
+    if "Content-Type" in request.headers and not _is_json(request.content_type):
+        raise web.HTTPUnsupportedMediaType
+    try:
+        raw = await request.read()
+    except (web.RequestPayloadError, ValueError):
+        raise BadBody("the body is cut off") from None
+    if coding in _PLAIN:
+        return raw
+    most = request.client_max_size
+    return unpack(raw, most) if len(raw) < _ASIDE_FROM else await asyncio.to_thread(unpack, raw, most)
+
+
+def _is_json(media_type: str) -> bool:
+    return media_type == "application/json" or media_type.endswith("+json")
+
+
+def unpack(raw: bytes, most: int) -> bytes:
+    """A gzip file's content: one member, to its end, at most ``most`` bytes."""
+    gzip = zlib.decompressobj(_GZIP)
+    try:
+        content = gzip.decompress(raw, most + 1)
+    except zlib.error:
+        raise BadBody("the body is not gzip") from None
+    if len(content) > most:
+        raise web.HTTPRequestEntityTooLarge(most, len(content))
+    if not gzip.eof or gzip.unused_data:
+        raise BadBody("the body is not one whole gzip file")
+    return content

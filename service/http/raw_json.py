@@ -1,0 +1,98 @@
+"""Bodies whose values stay text: only what names them is decoded.
+
+msgspec's ``Raw`` gives a value as the slice it was sent as, checked for JSON grammar but not built. It refuses the one
+thing JavaScript writes and UTF-8 cannot hold, an escaped lone surrogate (``"\\ud83d"``, half an emoji of a cut-off name).
+Such escapes are therefore replaced by an unguessable marker before decoding and put back in every slice.
+"""
+
+import re
+import secrets
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+
+from service.errors import ServiceError
+
+T = TypeVar("T")
+
+# Every escape, so that the second half of "\\\\ud800" is not taken for one; lone surrogates in group 1.
+_ESCAPE: Final = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u([dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+)
+_PATH_NAME: Final = re.compile(r"\.([A-Za-z_]+)|\[(\d+)\]")
+
+
+class BadBody(ServiceError):
+    """The body is not JSON of this shape."""
+
+
+class Decoded(Generic[T]):
+    """A decoded body. Its Raw slices and names are read through here, so that masked escapes come back."""
+
+    def __init__(self, value: T, marker: str | None = None) -> None:
+        self.value = value
+        self._raw = None if marker is None else re.compile(rb"\\uf8ff" + marker.encode() + rb"(....)")
+        self._name = None if marker is None else re.compile("\uf8ff" + marker + "(....)")
+
+    def text(self, raw: msgspec.Raw) -> bytes:
+        """The bytes that were sent."""
+        return bytes(raw) if self._raw is None else self._raw.sub(rb"\\u\1", bytes(raw))
+
+    def name(self, name: str) -> str:
+        """The name that was sent; a lone surrogate in it is one again, for the grammar to refuse."""
+        return name if self._name is None else self._name.sub(lambda found: chr(int(found[1], 16)), name)
+
+
+def decode(decoder: "msgspec.json.Decoder[T]", body: bytes) -> Decoded[T]:
+    """Raises BadBody."""
+    if not body.isascii():
+        try:
+            body.decode()
+        except UnicodeDecodeError:
+            raise BadBody("the body is not UTF-8") from None
+    try:
+        return Decoded(decoder.decode(body))
+    except msgspec.ValidationError as error:
+        raise _shape(error) from None
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return _decode_masked(decoder, body)
+
+
+def _decode_masked(decoder: "msgspec.json.Decoder[T]", body: bytes) -> Decoded[T]:
+    marker = secrets.token_hex(8)
+    mask = b"\\uf8ff" + marker.encode()
+    masked = _ESCAPE.sub(lambda found: mask + found[1] if found[1] else found[0], body)
+    try:
+        return Decoded(decoder.decode(masked), marker)
+    except msgspec.ValidationError as error:
+        raise _shape(error) from None
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        raise BadBody("the body is not JSON, or nested too deep") from None
+
+
+def _shape(error: msgspec.ValidationError) -> BadBody:
+    """What is wrong and where, without the member names that came from outside."""
+    text, _, path = str(error).partition(" - at `")
+    if text.startswith("Object contains unknown field"):
+        text = "an unknown member"
+    elif text.startswith("Invalid"):
+        text = "not one of the allowed values"
+    pointer = ""
+    for found in _PATH_NAME.finditer(path.partition("[...]")[0]):
+        pointer += "/" + (found[1] or found[2])
+    return BadBody(f"the body has not the right shape: {text}", pointer=pointer or None)
+
+
+def is_object(raw: bytes) -> bool:
+    """Whether a JSON text is an object."""
+    return raw[:1] == b"{"
+
+
+def quoted(text: str) -> bytes:
+    """A string as JSON."""
+    return msgspec.json.encode(text)
+
+
+def encode(value: Any) -> bytes:
+    """Any value of ours as JSON."""
+    return msgspec.json.encode(value)

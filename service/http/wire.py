@@ -1,0 +1,358 @@
+"""Shapes of bodies, in and out, and of the headers that steer a commit. The reference is generated from these.
+
+Values and creds are ``Raw``: JSON text that is passed on as it was sent.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Annotated, Any, Literal, TypeVar
+from uuid import UUID
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from typing_extensions import override
+
+from protocol.errors import BadName
+from protocol.types import check_id, check_session_name, check_type
+from service.errors import BadInput
+from service.http.raw_json import BadBody, Decoded, decode, is_object, quoted
+from service.integrity import Report
+from service.store.commits import CommitRequest, Row
+from service.store.reads import Opened
+from service.store.sessions import Summary
+
+T = TypeVar("T")
+Json = Annotated[Raw, Meta(description="any JSON, kept as it was sent", extra_json_schema={})]
+Creds = Annotated[Raw, Meta(description="Baileys' creds: a JSON object, kept as it was sent")]
+Keys = dict[str, dict[str, Json]]
+Count = Annotated[int, Meta(ge=0)]
+
+_NULL = b"null"
+
+
+class Quiet(Struct):
+    """A shape that holds values, ids or names: its repr shows none of them."""
+
+    @override
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+
+class CommitBody(Quiet, forbid_unknown_fields=True):
+    """A commit: all of it or nothing. A value of null deletes; missing sessions are made."""
+
+    creds: Creds | UnsetType = UNSET
+    keys: Keys = {}
+    reset: bool = False
+    force: bool = False
+
+
+class BatchedCommit(CommitBody, forbid_unknown_fields=True, kw_only=True):
+    """One commit among many; what a single one says in headers is said in members."""
+
+    session: str
+    lease_epoch: Count | None = None
+    if_match: Count | None = None
+    idempotency_key: UUID | None = None
+
+
+class CommitsBody(Quiet, forbid_unknown_fields=True):
+    """Commits of any sessions. Each stands alone; those of one session apply in order."""
+
+    commits: Annotated[list[BatchedCommit], Meta(max_length=4096)]
+
+
+class StateBody(Quiet, forbid_unknown_fields=True):
+    """A whole session. On the way in, version and epoch are ignored; force overrides the refusals."""
+
+    creds: Creds | UnsetType = UNSET
+    keys: Keys = {}
+    version: Any = None
+    epoch: Any = None
+    force: bool = False
+
+
+class LeaseBody(Struct, forbid_unknown_fields=True):
+    """Take or renew. The holder is unique to a process: it tells its lease from another's."""
+
+    holder: Annotated[str, Meta(min_length=1, max_length=200)]
+    ttl_s: Annotated[float, Meta(ge=1, le=3600)]
+    takeover: bool = False
+
+
+class CommitAnswer(Struct):
+    version: int
+    epoch: int
+
+
+class LeaseAnswer(Struct):
+    epoch: int
+    expires_at: datetime
+
+
+class LeaseShown(Struct):
+    holder: str
+    expires_at: datetime
+
+
+class TypeCount(Struct):
+    """``bytes``: as stored, sealed."""
+
+    count: int
+    bytes: int
+
+
+class SummaryAnswer(Quiet):
+    session: str
+    version: int
+    epoch: int
+    lease: LeaseShown | None
+    paired: bool
+    keys: dict[str, TypeCount]
+    created_at: datetime
+    updated_at: datetime
+
+
+class ListAnswer(Struct):
+    sessions: list[SummaryAnswer]
+    next: str | None
+
+
+class DeleteAnswer(Quiet):
+    """``restorable_until`` null: gone for good."""
+
+    session: str
+    version: int
+    rows: int
+    restorable_until: datetime | None
+
+
+class Problem(Struct, omit_defaults=True):
+    """RFC 9457. ``type`` is a stable slug URI."""
+
+    type: str
+    title: str
+    status: int
+    detail: str | UnsetType = UNSET
+    pointer: str | UnsetType = UNSET
+    request_id: str | UnsetType = UNSET
+    holder: str | UnsetType = UNSET
+    expires_at: str | UnsetType = UNSET
+    row: str | UnsetType = UNSET
+
+
+class StateAnswer(Quiet):
+    """A whole session in one snapshot."""
+
+    version: int
+    epoch: int
+    creds: Creds | None
+    keys: Keys
+
+
+class KeysPage(Quiet, omit_defaults=True):
+    """``ids``, or with values=true ``values``."""
+
+    next: str | None
+    ids: list[str] | UnsetType = UNSET
+    values: dict[str, Json] | UnsetType = UNSET
+
+
+class BatchedAnswer(Struct, omit_defaults=True):
+    version: int | UnsetType = UNSET
+    epoch: int | UnsetType = UNSET
+    problem: Problem | UnsetType = UNSET
+
+
+class FindingAnswer(Struct, omit_defaults=True):
+    """``type`` is ``creds`` for creds, empty for the session itself. ``repair``: what `authstore check --fix` would do."""
+
+    rule: str
+    severity: Literal["error", "warning"]
+    type: str
+    id: str
+    message: str
+    repair: str | UnsetType = UNSET
+
+
+class IntegrityAnswer(Struct):
+    """``checked``: rows, creds among them. ``errors`` and ``warnings`` count all; the first 10,000 findings are named."""
+
+    session: str
+    version: int
+    checked: int
+    errors: int
+    warnings: int
+    findings: list[FindingAnswer]
+
+
+class CommitsAnswer(Struct):
+    results: list[BatchedAnswer]
+
+
+_COMMIT = msgspec.json.Decoder(CommitBody)
+_COMMITS = msgspec.json.Decoder(CommitsBody)
+_STATE = msgspec.json.Decoder(StateBody)
+_LEASE = msgspec.json.Decoder(LeaseBody)
+_GET = msgspec.json.Decoder(dict[str, list[str]])
+
+
+def parse_commit(body: bytes, steering: "Steering") -> CommitRequest:
+    """A commit's body and headers. Raises BadBody, BadInput."""
+    decoded = decode(_COMMIT, body)
+    return _commit(decoded, decoded.value, steering)
+
+
+def parse_commits(body: bytes) -> list[tuple[str, CommitRequest | BadInput]]:
+    """``(session, commit or what is wrong with it)`` of each. Raises BadBody when the whole is not of the shape."""
+    decoded = decode(_COMMITS, body)
+    return [(each.session, _batched(decoded, each)) for each in decoded.value.commits]
+
+
+def parse_state(body: bytes, steering: "Steering") -> CommitRequest:
+    """A whole session's body. Raises BadBody, BadInput."""
+    decoded = decode(_STATE, body)
+    parsed = decoded.value
+    creds = None if parsed.creds is UNSET or bytes(parsed.creds) == _NULL else _object(decoded, parsed.creds)
+    rows = _rows(decoded, parsed.keys)
+    if any(row.value is None for row in rows):
+        raise BadInput("a state holds values, not deletions", pointer="/keys")
+    return CommitRequest(creds, rows, force=parsed.force, whole=True, **steering.named())
+
+
+def parse_lease(body: bytes) -> LeaseBody:
+    """Raises BadBody, BadInput."""
+    lease = decode(_LEASE, body).value
+    if not lease.holder.isprintable():
+        raise BadInput("a holder is printable text", pointer="/holder")
+    return lease
+
+
+def parse_get(body: bytes) -> list[tuple[str, str, bytes]]:
+    """``(type, id, id as bytes)`` of every key asked for. Raises BadBody, BadInput."""
+    decoded = decode(_GET, body)
+    asked: list[tuple[str, str, bytes]] = []
+    for ktype, ids in decoded.value.items():
+        _named(check_type, decoded.name(ktype), "")
+        asked.extend((ktype, key_id, _named(check_id, decoded.name(key_id), "")) for key_id in dict.fromkeys(ids))
+    return asked
+
+
+def session_name(text: str) -> str:
+    """A session's name from a URL. Raises BadInput."""
+    return _named(check_session_name, text, None)
+
+
+def type_name(text: str) -> str:
+    """A key type from a URL. Raises BadInput."""
+    return _named(check_type, text, None)
+
+
+class Steering(Struct):
+    """The headers of a commit."""
+
+    lease_epoch: int | None
+    if_match: int | None
+    key: UUID | None
+
+    def named(self) -> dict[str, Any]:
+        return {"lease_epoch": self.lease_epoch, "if_match": self.if_match, "key": self.key}
+
+
+def parse_steering(headers: Mapping[str, str]) -> Steering:
+    """``Lease-Epoch``, ``If-Match: "<version>"``, ``Idempotency-Key: <uuid>``. Raises BadBody."""
+    return Steering(lease_epoch(headers), _if_match(headers.get("If-Match")), _uuid(headers.get("Idempotency-Key")))
+
+
+def lease_epoch(headers: Mapping[str, str]) -> int | None:
+    text = headers.get("Lease-Epoch")
+    return None if text is None else _number(text, "Lease-Epoch is a number")
+
+
+def render_values(asked: Sequence[tuple[str, str, bytes]], values: Mapping[int, bytes]) -> bytes:
+    """``{type: {id: value}}`` with what was found."""
+    by_type: dict[str, list[bytes]] = {}
+    for place, value in values.items():
+        ktype, key_id, _ = asked[place]
+        by_type.setdefault(ktype, []).append(quoted(key_id) + b":" + value)
+    return b"{" + b",".join(quoted(t) + b":{" + b",".join(members) + b"}" for t, members in by_type.items()) + b"}"
+
+
+def render_members(keys: Iterable[Opened]) -> bytes:
+    """``{id: value}``."""
+    return b"{" + b",".join(quoted(key.key_id.decode()) + b":" + key.value for key in keys) + b"}"
+
+
+def summary(shown: Summary) -> SummaryAnswer:
+    lease = None if shown.lease is None else LeaseShown(shown.lease.holder, shown.lease.expires_at)
+    keys = {ktype: TypeCount(count, size) for ktype, (count, size) in shown.keys.items()}
+    return SummaryAnswer(
+        shown.name, shown.version, shown.epoch, lease, shown.paired, keys, shown.created_at, shown.updated_at
+    )
+
+
+def integrity(report: Report) -> IntegrityAnswer:
+    findings = [
+        FindingAnswer(each.rule, each.severity, each.ktype, each.key_id, each.message, each.repair or UNSET)
+        for each in report.findings
+    ]
+    return IntegrityAnswer(report.session, report.version, report.checked, report.errors, report.warnings, findings)
+
+
+def _batched(decoded: Decoded[CommitsBody], each: BatchedCommit) -> CommitRequest | BadInput:
+    try:
+        session_name(each.session)
+        return _commit(decoded, each, Steering(each.lease_epoch, each.if_match, each.idempotency_key))
+    except BadBody as error:
+        return BadInput(error.detail, pointer=error.pointer)
+    except BadInput as error:
+        return error
+
+
+def _commit(decoded: Decoded[Any], parsed: CommitBody, steering: Steering) -> CommitRequest:
+    creds = None if parsed.creds is UNSET else _object(decoded, parsed.creds)
+    return CommitRequest(creds, _rows(decoded, parsed.keys), parsed.reset, parsed.force, **steering.named())
+
+
+def _object(decoded: Decoded[Any], raw: Raw) -> bytes:
+    text = decoded.text(raw)
+    if not is_object(text):
+        raise BadBody("creds is an object", pointer="/creds")
+    return text
+
+
+def _rows(decoded: Decoded[Any], keys: Keys) -> list[Row]:
+    rows = []
+    for ktype, members in keys.items():
+        _named(check_type, decoded.name(ktype), "/keys")
+        for key_id, raw in members.items():
+            value = decoded.text(raw)
+            name = _named(check_id, decoded.name(key_id), "/keys")
+            rows.append(Row(ktype, name, None if value == _NULL else value))
+    return rows
+
+
+def _named(check: Callable[[str], T], text: str, pointer: str | None) -> T:
+    try:
+        return check(text)
+    except BadName as error:
+        raise BadInput(str(error), pointer=pointer) from None
+
+
+def _number(text: str, what: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 19):  # noqa: PLR2004 - fits 64 bits
+        raise BadBody(what)
+    return int(text)
+
+
+def _if_match(text: str | None) -> int | None:
+    if text is None:
+        return None
+    return _number(text.strip().removeprefix('"').removesuffix('"'), 'If-Match is "<version>"')
+
+
+def _uuid(text: str | None) -> UUID | None:
+    try:
+        return None if text is None else UUID(text.strip())
+    except ValueError:
+        raise BadBody("Idempotency-Key is a UUID") from None

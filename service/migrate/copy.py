@@ -1,0 +1,191 @@
+"""Copies sessions in: one statement a session, so that whatever dies, each is there whole or not at all.
+
+| what stands here | what happens |
+|---|---|
+| nothing, or an empty session | copied |
+| the same values | nothing is written |
+| what the last run left, and the source went on | replaced |
+| somebody wrote here since, or it was never ours | refused; ``overwrite`` replaces it, guards and all |
+| a living lease | refused; ``takeover`` ends it first |
+| a deleted session | refused: restore or purge it first |
+"""
+
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from service.errors import BadInput, Deleted, Refused, VersionMismatch
+from service.migrate import integrity
+from service.migrate.plan import SessionPlan
+from service.migrate.reading import Progress, Reading
+from service.migrate.report import Folder, Report, SessionReport, Verdict, begin_session, differences
+from service.migrate.runs import Run, left_so, operator
+from service.migrate.target import Target, read_target
+from service.store import AuthStore, Caller
+from service.store.commits import CommitRequest, Row
+
+LEASE_S: Final = 60.0
+
+
+class Stand(StrEnum):
+    """What a copy finds here."""
+
+    absent = "absent"
+    empty = "empty"
+    same = "same"
+    ours = "ours"  # as the last run left it
+    different = "different"  # written since by others, or never ours
+    leased = "leased"
+    deleted = "deleted"
+
+
+_SAYS: Final = {
+    Stand.different: "here is what no run of ours left: written since, or another session; --overwrite replaces it",
+    Stand.leased: "leased by another writer; --takeover ends its lease",
+    Stand.deleted: "deleted here; restore or purge it first",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the operator allows."""
+
+    overwrite: bool = False
+    takeover: bool = False
+
+
+async def look(store: AuthStore, caller: Caller, plan: SessionPlan) -> tuple[Stand, Target | None]:
+    """What stands here where the plan would go."""
+    try:
+        target = await read_target(store, caller, plan.name)
+    except Deleted:
+        return Stand.deleted, None
+    if target is None:
+        return Stand.absent, None
+    ours = await left_so(store, caller, plan.name, target.version, target.digest)
+    return _stand(plan, target, ours=ours), target
+
+
+async def preview(store: AuthStore | None, caller: Caller, read: Reading, folder: Folder, progress: Progress) -> Report:
+    """What a copy would do; nothing is written but the quarantine file. ``store`` None: the target is yet to be made."""
+    report = Report("plan", f"{read.source.kind} {read.source.place}", caller.need("admin"), by=operator())
+    began = time.monotonic()
+    for one, other in read.alike:
+        report.notes.append(f"sessions {one} and {other} may be one tenant under two names: give names with --map")
+    done = 0
+    async for plan in read.plans():
+        each = begin_session(plan)
+        stand, target = (Stand.absent, None) if store is None else await look(store, caller, plan)
+        each.facts["here"] = stand.value
+        if target is not None and stand is not Stand.same:
+            found = differences(plan.digests, target.digests)
+            each.facts["differs_from_here"] = len(found)
+        each.integrity = integrity.findings(plan.creds, plan.rows)
+        folder.quarantine(plan.source_name, plan.quarantine)
+        report.sessions.append(_foresee(each, plan, stand))
+        done += 1
+        progress(done, len(read.names))
+    report.took_s = time.monotonic() - began
+    return report
+
+
+async def copy(run: Run, read: Reading, told: Told, folder: Folder, progress: Progress) -> Report:
+    """Copies every session of the reading. Raises what keeps all of them from being copied."""
+    began = time.monotonic()
+    done = 0
+    async for plan in read.plans():
+        start = time.monotonic()
+        folder.quarantine(plan.source_name, plan.quarantine)
+        each, version = await copy_session(run, plan, told)
+        each.took_s = round(time.monotonic() - start, 3)
+        await run.note(each, version, plan.digest if version is not None else None)
+        done += 1
+        progress(done, len(read.names))
+    run.report.took_s = time.monotonic() - began
+    return await run.end()
+
+
+async def copy_session(
+    run: Run, plan: SessionPlan, told: Told, epoch: int | None = None
+) -> tuple[SessionReport, int | None]:
+    """One session; its version here when it holds the plan's values now. ``epoch``: of a lease that is ours."""
+    each = begin_session(plan)
+    if plan.blocked is not None:
+        return each.settle("blocked", Verdict.failed, f"not moved: {plan.blocked.value}"), None
+    stand, target = await look(run.store, run.caller, plan)
+    if stand is Stand.same and target is not None:
+        return each.settle("same", _quarantine_verdict(plan), "nothing to write"), target.version
+    if not _allowed(stand, told):
+        return each.settle("refused", Verdict.failed, _SAYS[stand]), None
+    await run.intend(each, 1 if target is None else target.version + 1, plan.digest)
+    try:
+        version = await _write(run.store, run.caller, plan, target, told, epoch)
+    except (Refused, BadInput, VersionMismatch) as error:
+        return each.settle("refused", Verdict.failed, error.detail), None
+    return each.settle("copied", _quarantine_verdict(plan)), version
+
+
+def holder() -> str:
+    """The migrator's name in leases."""
+    return f"authstore migrate ({operator()})"[:200]
+
+
+async def _write(
+    store: AuthStore,
+    caller: Caller,
+    plan: SessionPlan,
+    target: Target | None,
+    told: Told,
+    epoch: int | None,
+) -> int:
+    taken = None
+    if epoch is None and target is not None and target.lease is not None:
+        granted = await store.lease(caller, plan.name, holder(), LEASE_S, takeover=told.takeover, epoch=None)
+        taken = epoch = granted.epoch
+    request = CommitRequest(
+        creds=plan.creds,
+        rows=[Row(ktype, key_id.encode(), text) for ktype, key_id, text in plan.rows],
+        whole=True,
+        force=told.overwrite,
+        lease_epoch=epoch,
+        if_match=None if target is None else target.version,
+        only_new=target is None,
+    )
+    try:
+        return (await store.commit(caller, plan.name, request)).version
+    finally:
+        if taken is not None:
+            await store.release(caller, plan.name, taken)
+
+
+def _stand(plan: SessionPlan, target: Target, *, ours: bool) -> Stand:
+    if target.digests == plan.digests:
+        return Stand.same
+    if target.lease is not None and target.lease.holder != holder():
+        return Stand.leased
+    if not target.digests:
+        return Stand.empty
+    return Stand.ours if ours else Stand.different
+
+
+def _allowed(stand: Stand, told: Told) -> bool:
+    if stand is Stand.different:
+        return told.overwrite
+    return told.takeover if stand is Stand.leased else stand is not Stand.deleted
+
+
+def _quarantine_verdict(plan: SessionPlan) -> Verdict:
+    return Verdict.findings if plan.quarantine else Verdict.good
+
+
+def _foresee(each: SessionReport, plan: SessionPlan, stand: Stand) -> SessionReport:
+    if plan.blocked is not None:
+        return each.settle("blocked", Verdict.findings, f"will not be moved: {plan.blocked.value}")
+    if not _allowed(stand, Told()):
+        return each.settle("refused", Verdict.findings, _SAYS[stand])
+    bad = any(finding.get("severity") == "error" for finding in each.integrity)
+    verdict = Verdict.findings if plan.quarantine or bad else Verdict.good
+    if stand is Stand.same:
+        return each.settle("same", verdict, "nothing to write")
+    return each.settle("ready", verdict, "replaces the earlier copy" if stand is Stand.ours else "")

@@ -1,0 +1,155 @@
+"""Moves a living session: from here on it is written here.
+
+    lease here ── copy while the old writer runs ── it stops ── copy what changed ── verify ── open ── prove
+
+| it dies after | the old writer | the next run |
+|---|---|---|
+| lease, first copy | still writes there | copies again |
+| it stopped, last copy | is stopped; nobody can write here before the lease ends | copies what changed, if anything |
+| mirror switched on | the same | finds the same values, switches again |
+| opened | is stopped; new writers write here, their entries wait for the mirror | finds the session newer, and refuses |
+
+Downtime is counted from the last change seen at the source (or from being told that its writer stopped) to the release of
+our lease.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from service.errors import LeaseHeld
+from service.migrate.copy import Told, copy_session
+from service.migrate.holding import Hold, holding
+from service.migrate.mirror import Links, carry_and_compare
+from service.migrate.origin import Origin
+from service.migrate.plan import SessionPlan
+from service.migrate.reading import reading
+from service.migrate.report import Folder, Report, SessionReport, Verdict, begin_session
+from service.migrate.runs import Run
+from service.migrate.source import Source, SourceError
+from service.migrate.verify import verify_session
+
+_POLL_S: Final = 0.25
+
+Say = Callable[[str], None]
+"""Tells the operator what is going on and what to do, a line at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cutover:
+    """What the operator chose. ``stopped``: the old writer is stopped already; else the source must stand still for
+    ``still_s`` seconds, waited for at most ``patience_s``. ``watch_s``: how long to watch both sides afterwards."""
+
+    stopped: bool = False
+    still_s: float = 5.0
+    patience_s: float = 600.0
+    watch_s: float = 10.0
+    mirror: bool = False
+    told: Told = field(default_factory=Told)
+
+
+async def cutover(run: Run, source: Source, origin: Origin, chosen: Cutover, folder: Folder, say: Say) -> Report:
+    """Cuts one session over. The report's verdict says whether it is open here."""
+    began = time.monotonic()
+    plan = await _plan(source, origin)
+    folder.quarantine(plan.source_name, plan.quarantine)
+    each = begin_session(plan)
+    version = digest = None
+    if plan.blocked is not None:
+        each.settle("blocked", Verdict.failed, f"not moved: {plan.blocked.value}")
+    else:
+        try:
+            async with holding(run.store, run.caller, plan.name, takeover=chosen.told.takeover) as hold:
+                each, version, digest, stopped_at = await _move(run, source, origin, chosen, hold, say)
+            if version is not None:
+                each.facts["downtime_s"] = round(time.monotonic() - stopped_at, 2)
+                say(f"open here; down for {each.facts['downtime_s']} s")
+                await _prove(run, source, origin, chosen, each, version, say)
+        except LeaseHeld:
+            each.settle("refused", Verdict.failed, "leased by another writer; --takeover ends its lease")
+    each.took_s = run.report.took_s = round(time.monotonic() - began, 3)
+    await run.note(each, version, digest)
+    return await run.end()
+
+
+async def _move(
+    run: Run, source: Source, origin: Origin, chosen: Cutover, hold: Hold, say: Say
+) -> tuple[SessionReport, int | None, bytes | None, float]:
+    """Up to the point where releasing the lease opens the session. Version None: it must not be opened."""
+    plan = await _plan(source, origin)
+    each, version = await copy_session(run, plan, chosen.told, hold.epoch)
+    if version is None:
+        return each, None, None, 0.0
+    say("copied; stop the old writer now" if not chosen.stopped else "copied")
+    deadline = time.monotonic() + chosen.patience_s
+    while True:
+        stopped_at = time.monotonic() if chosen.stopped else await _stands_still(source, origin, chosen, deadline)
+        before = await source.fingerprint(origin.session)
+        plan = await _plan(source, origin)
+        each, version = await copy_session(run, plan, Told(overwrite=True), hold.epoch)
+        if version is None:
+            return each, None, None, 0.0
+        each, target = await verify_session(run.store, run.caller, await _plan(source, origin))
+        same = await source.fingerprint(origin.session) == before
+        if target is not None and not each.differences and same:
+            break
+        if chosen.stopped or time.monotonic() > deadline:
+            each.settle("changing", Verdict.failed, "the source still changes: its writer is not stopped")
+            return each, None, None, 0.0
+    await run.store.mirrors.keep_origin(run.caller, plan.name, origin.encode())
+    version = target.version
+    if chosen.mirror:
+        version = await run.store.mirrors.switch(run.caller, plan.name, on=True, epoch=hold.epoch)
+    each.settle("cut-over", each.verdict, each.says)
+    each.facts["mirror"] = "on" if chosen.mirror else "off"
+    each.facts["fingerprint"] = before
+    return each, version, target.digest, stopped_at
+
+
+async def _prove(
+    run: Run, source: Source, origin: Origin, chosen: Cutover, each: SessionReport, version: int, say: Say
+) -> None:
+    """Watches both sides: the source must stand still but for the mirror, and what is written must arrive here."""
+    if chosen.watch_s <= 0:
+        return
+    say(f"watching both sides for {chosen.watch_s:g} s")
+    await asyncio.sleep(chosen.watch_s)
+    now = await run.store.show(run.caller, each.session)
+    each.facts["received"] = now.version - version
+    if chosen.mirror:
+        links = Links()
+        try:
+            each.differences = await carry_and_compare(run.store, run.caller, each.session, links)
+        finally:
+            await links.close()
+        still = not each.differences
+    else:
+        still = await source.fingerprint(origin.session) == each.facts["fingerprint"]
+    each.facts["source_stands_still"] = still
+    if not still:
+        each.settle(
+            each.outcome, Verdict.failed, "THE SOURCE STILL CHANGES: stop its writer at once, two write one session"
+        )
+    elif not each.facts["received"]:
+        verdict = Verdict.findings if each.verdict is Verdict.good else each.verdict
+        each.settle(each.outcome, verdict, "open here, and nothing was written here yet")
+
+
+async def _plan(source: Source, origin: Origin) -> SessionPlan:
+    async with reading(source, origin.options, [origin.session]) as read:
+        return await read.plan(origin.session)
+
+
+async def _stands_still(source: Source, origin: Origin, chosen: Cutover, deadline: float) -> float:
+    """When the source changed last, once it has not for long enough. SourceError when it never does."""
+    last, since = await source.fingerprint(origin.session), time.monotonic()
+    while time.monotonic() - since < chosen.still_s:
+        await asyncio.sleep(_POLL_S)
+        now = await source.fingerprint(origin.session)
+        if now != last:
+            last, since = now, time.monotonic()
+        if time.monotonic() > deadline:
+            raise SourceError("the source does not stand still: its writer is not stopped; nothing was opened here")
+    return since

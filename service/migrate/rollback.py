@@ -1,0 +1,118 @@
+"""Gives a session back to the store it came from, with everything that was committed here since.
+
+    fence ── flush the mirror, or find what differs ── write it back ── verify the source against us ── hand over
+
+Fencing takes the lease over, so that no write here can follow what was carried back. At the end the old store holds the
+lease by name: whoever opens the session here hears who has it now, and a cutover with ``--takeover`` brings it back. A
+rollback that fails releases the fence: the session stays here, and nothing was lost.
+
+Without a mirror the source must stand as a run of ours left it, or somebody wrote there since; ``overwrite`` says that
+what is here wins. Killed at any point it is begun again: what was written back is known by its digest.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from service.migrate.holding import Hold, holding
+from service.migrate.mirror import Links, carry
+from service.migrate.origin import Origin
+from service.migrate.plan import CREDS_NAME, SessionPlan
+from service.migrate.reading import reading
+from service.migrate.report import Report, SessionReport, Verdict, differences
+from service.migrate.runs import Run, known_digest
+from service.migrate.source import Source, Write
+from service.migrate.target import Target, read_target
+
+_HANDED_OVER_S: Final = 10 * 365 * 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rollback:
+    """What the operator chose. ``overwrite``: what is here wins over what others wrote at the source since."""
+
+    overwrite: bool = False
+
+
+async def rollback(run: Run, source: Source, origin: Origin, name: str, chosen: Rollback) -> Report:
+    """Rolls one session back. The report's verdict says whether the old store has it."""
+    began = time.monotonic()
+    each = SessionReport(name, origin.session)
+    async with holding(run.store, run.caller, name, takeover=True) as hold:
+        target = await read_target(run.store, run.caller, name)
+        if target is None or not target.digests:
+            each.settle("absent", Verdict.failed, "there is nothing here to give back")
+        else:
+            await _give_back(run, source, origin, chosen, target, each)
+            if each.verdict is Verdict.good:
+                target.version = await _hand_over(run, source, hold, target, name)
+    each.took_s = run.report.took_s = round(time.monotonic() - began, 3)
+    await run.note(each, None if target is None else target.version, None if target is None else target.digest)
+    return await run.end()
+
+
+async def _give_back(
+    run: Run, source: Source, origin: Origin, chosen: Rollback, target: Target, each: SessionReport
+) -> None:
+    each.keys = len(target.digests) - (CREDS_NAME in target.digests)
+    if target.mirrored:
+        links = Links()
+        try:
+            each.facts["entries"] = await carry(
+                run.store, run.caller, each.session, links, until=target.version, wait=True
+            )
+        finally:
+            await links.close()
+    plan = await _plan(source, origin)
+    found = differences(plan.digests, target.digests)
+    if found:
+        if not chosen.overwrite and await _written_by_others(run, plan, target, each.session):
+            each.differences = found
+            each.settle(
+                "refused",
+                Verdict.failed,
+                "the source was written by others since the cutover; --overwrite writes what is here over it",
+            )
+            return
+        await run.intend(each, target.version, target.digest)
+        await _write_back(source, origin, plan, target)
+        each.facts["written_back"] = len(found)
+        plan = await _plan(source, origin)
+    each.differences = differences(plan.digests, target.digests)
+    if each.differences:
+        each.settle("different", Verdict.failed, f"{len(each.differences)} values differ; the session stays here")
+    else:
+        each.settle("rolled-back", Verdict.good)
+
+
+async def _written_by_others(run: Run, plan: SessionPlan, target: Target, name: str) -> bool:
+    """With a mirror nothing may differ; without one the source must hold what a run of ours left there."""
+    return target.mirrored or not await known_digest(run.store, run.caller, name, plan.digest)
+
+
+async def _write_back(source: Source, origin: Origin, plan: SessionPlan, target: Target) -> None:
+    writes = [
+        Write(ktype, key_id, text)
+        for (ktype, key_id), text in target.texts.items()
+        if (ktype, key_id) != CREDS_NAME and plan.digests.get((ktype, key_id)) != target.digests[ktype, key_id]
+    ]
+    writes += [Write(*name, None) for name in plan.keys if name not in target.digests and name != CREDS_NAME]
+    creds = target.creds if plan.digests.get(CREDS_NAME) != target.digests.get(CREDS_NAME) else None
+    await source.write(origin.session, creds, writes)
+
+
+async def _hand_over(run: Run, source: Source, hold: Hold, target: Target, name: str) -> int:
+    """The version at which the old store got it."""
+    version = target.version
+    if target.mirrored:
+        version = await run.store.mirrors.switch(run.caller, name, on=False, epoch=hold.epoch)
+    owner = f"rolled back to {source.kind}"
+    await run.store.lease(run.caller, name, owner, _HANDED_OVER_S, takeover=True, epoch=None)
+    hold.kept = True
+    await run.store.mirrors.forget_origin(run.caller, name)
+    return version
+
+
+async def _plan(source: Source, origin: Origin) -> SessionPlan:
+    async with reading(source, origin.options, [origin.session]) as read:
+        return await read.plan(origin.session)

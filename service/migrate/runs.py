@@ -1,0 +1,154 @@
+"""Every run kept: who ran what against which source, when, and what became of each session.
+
+Counts and one digest a session stand in clear; whatever names ids of keys is sealed under the session's data key. A run
+that was killed stays in the list without an end.
+"""
+
+import json
+import os
+import pwd
+import socket
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any, Final, Self
+from uuid import UUID, uuid4
+
+from protocol.types import session_uuid
+from service.errors import Corrupt, Deleted, NoSession
+from service.migrate.plan import Options
+from service.migrate.report import Report, SessionReport
+from service.sql import runs as sql
+from service.store import AuthStore, Caller
+
+_LISTED: Final = 100
+
+
+@dataclass(slots=True)
+class Run:
+    """A run under way. ``report`` is filled as it goes."""
+
+    store: AuthStore
+    caller: Caller
+    id: UUID
+    report: Report = field(repr=False)
+
+    @classmethod
+    async def begin(cls, store: AuthStore, caller: Caller, verb: str, source: str, options: Mapping[str, Any]) -> Self:
+        """Notes that it began."""
+        tenant = caller.need("admin")
+        run, by = uuid4(), operator()
+        async with store.database.connection() as connection:
+            started = await sql.begin(connection, run, tenant, verb, source[:500], by, json.dumps(options))
+        return cls(store, caller, run, Report(verb, source, tenant, str(run), by, started))
+
+    async def intend(self, each: SessionReport, version: int, digest: bytes) -> None:
+        """Keeps what is about to be committed: a run that dies right after it is still known to be ours."""
+        await self._keep(each, "copying", version, digest, None)
+
+    async def note(self, each: SessionReport, version: int | None, digest: bytes | None) -> None:
+        """Keeps what became of a session; ``version`` and ``digest`` as it stands here now."""
+        each.version, each.digest = version, None if digest is None else digest.hex()
+        self.report.sessions.append(each)
+        await self._keep(each, each.outcome, version, digest, await self._seal(each))
+
+    async def end(self) -> Report:
+        """Notes how it ended."""
+        async with self.store.database.connection() as connection:
+            self.report.ended_at = await sql.end(connection, self.id, self.report.verdict)
+        return self.report
+
+    async def _keep(
+        self, each: SessionReport, outcome: str, version: int | None, digest: bytes | None, sealed: bytes | None
+    ) -> None:
+        counts = {
+            "keys": each.by_type,
+            "repairs": each.repairs,
+            "quarantined": each.quarantined,
+            "expired": each.expired,
+            "twins": each.twins,
+            "differences": len(each.differences),
+            "facts": each.facts,
+        }
+        sid = session_uuid(self.caller.tenant, each.session)
+        names = each.session[:500], each.source_name[:500]
+        async with self.store.database.connection() as connection:
+            await sql.note_session(
+                connection, sid, self.id, names, outcome, (version, digest), json.dumps(counts, default=str), sealed
+            )
+
+    async def _seal(self, each: SessionReport) -> bytes | None:
+        details = json.dumps(asdict(each), default=str).encode()
+        try:
+            return await self.store.mirrors.seal_note(self.caller, each.session, str(self.id), details)
+        except (NoSession, Deleted):
+            return None  # not moved: there is no key to seal under, and the counts say what matters
+
+
+async def left_so(store: AuthStore, caller: Caller, name: str, version: int, digest: bytes) -> bool:
+    """Whether a run of ours left the session as it stands: this version, these values."""
+    sid = session_uuid(caller.need("admin"), name)
+    async with store.database.connection() as connection:
+        return await sql.left_so(connection, sid, version, digest)
+
+
+async def known_digest(store: AuthStore, caller: Caller, name: str, digest: bytes) -> bool:
+    """Whether a run of ours moved these values of the session, either way."""
+    sid = session_uuid(caller.need("admin"), name)
+    async with store.database.connection() as connection:
+        return await sql.known_digest(connection, sid, digest)
+
+
+async def list_runs(store: AuthStore, caller: Caller) -> list[dict[str, Any]]:
+    """The tenant's last 100 runs, newest first."""
+    async with store.database.connection() as connection:
+        return [dict(record) for record in await sql.list_runs(connection, caller.need("admin"), _LISTED)]
+
+
+async def show_run(store: AuthStore, caller: Caller, run: UUID) -> list[dict[str, Any]]:
+    """What a run did to each session, details opened where the session still is."""
+    async with store.database.connection() as connection:
+        records = await sql.run_sessions(connection, run, caller.need("admin"))
+    shown = []
+    for record in records:
+        details: Any = None
+        if record["sealed"] is not None:
+            try:
+                details = json.loads(await store.mirrors.open_note(caller, record["name"], str(run), record["sealed"]))
+            except (NoSession, Deleted, Corrupt):
+                details = None
+        shown.append(_shown(dict(record), details))
+    return shown
+
+
+def options_plain(options: Options) -> dict[str, Any]:
+    """Options as JSON members."""
+    return {
+        "repairs": sorted(options.repairs),
+        "keep_unknown": options.keep_unknown,
+        "skip_expired": options.skip_expired,
+        "names": dict(options.names),
+    }
+
+
+def operator() -> str:
+    """Who runs this: user and machine."""
+    try:
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container's made-up user
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"[:200]
+
+
+def _shown(record: Mapping[str, Any], details: Any) -> dict[str, Any]:
+    at: datetime = record["at"]
+    return {
+        "session": record["name"],
+        "at the source": record["source_name"],
+        "outcome": record["outcome"],
+        "version": record["version"],
+        "digest": None if record["digest"] is None else record["digest"].hex(),
+        "at": at,
+        **json.loads(record["counts"]),
+        "details": details,
+    }

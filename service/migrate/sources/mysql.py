@@ -1,0 +1,369 @@
+"""MySQL and MariaDB as a source: ``auth(session, id, value)`` of the npm package ``mysql-baileys``, and its like.
+
+| layout | columns | names |
+|---|---|---|
+| `mysql-baileys` | ``session``, ``id``, ``value`` (1.5.4; the table's name is its user's choice) | as they are |
+| `prisma` | ``sessionId``, ``id``, ``data`` (`@ookamiiixd/baileys-store`, `whatsapp-store-db`) | as in multi-file stores |
+
+Other tables are described by ``--map`` (`layout`; creds in the same table, no ``expires``); one needs a unique index over what
+names a row. Strings stand in ``mysql-baileys`` tables without quotes, so that a ``lid-mapping`` is a number there; what we
+write back is JSON, which it reads better.
+
+Tables of InnoDB are read in one consistent snapshot. ``mysql-baileys`` makes MyISAM tables: they have no snapshots (a session
+is read by one statement, until its fingerprint stands still) and no transactions (a way back that dies in the middle is
+written again). Names are compared as the table's collation does, because the package finds its rows that way.
+
+Across a network the link is TLS with a verified server; ``?ssl-mode=disabled`` in the URL turns it off, ``ssl-ca=FILE`` names
+the root.
+"""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Final
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import aiomysql
+from pymysql import err
+
+from protocol.repairs import mistyped, spelled
+from protocol.spelling import CREDS
+from service.dsn import is_local
+from service.errors import BadInput
+from service.migrate.source import (
+    Fault,
+    FaultKind,
+    Found,
+    Snapshot,
+    Source,
+    SourceAway,
+    SourceError,
+    SourceRefused,
+    SourceRow,
+    Write,
+    WrongSource,
+)
+from service.migrate.sources import Layout
+from service.migrate.sources.layout import TableLayout, chosen, table_layout
+from service.migrate.sources.names import name_of, put_creds, put_named, put_row
+
+LAYOUTS: Final = {
+    "mysql-baileys": TableLayout(table="auth", session="session", value="value", name="id"),
+    "prisma": TableLayout(table="Session", session="sessionId", value="data", name="id", mangled=True),
+}
+
+CATALOG_SQL: Final = """
+SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = DATABASE()
+"""
+ENGINE_SQL: Final = """
+SELECT engine FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = %s
+"""
+INDEX_SQL: Final = """
+SELECT index_name, column_name FROM information_schema.statistics
+WHERE table_schema = DATABASE() AND table_name = %s AND non_unique = 0 AND sub_part IS NULL
+"""
+# A value that does not fit its column would be cut off without these, most of all where there are no transactions.
+MODE_SQL: Final = "SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION')"
+SNAPSHOT_SQLS: Final = (
+    "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+    "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
+)
+
+_PORT: Final = 3306
+_CONNECT_S: Final = 10.0
+_STATEMENT_S: Final = 120.0
+_REFUSED: Final = frozenset({1044, 1045, 1049, 1142, 1143, 1227, 1290, 1698, 1836, 3118})
+_AWAY: Final = frozenset({1040, 1053, 1203, 1205, 1213, 2002, 2003, 2006, 2013, 2055})
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where the server is. ``tls`` None: none."""
+
+    host: str
+    port: int
+    user: str
+    password: str = field(repr=False)
+    database: str
+    socket: str | None
+    tls: ssl.SSLContext | None
+
+
+class MysqlSource(Source):
+    """One table of one database."""
+
+    kind: ClassVar[str] = "mysql"
+
+    def __init__(self, address: Address, table: TableLayout, *, transactional: bool) -> None:
+        self._address = address
+        self._own: aiomysql.Connection | None = None
+        self.table = table
+        self.transactional = transactional
+        self.sql = Statements(table)
+
+    @property
+    def place(self) -> str:
+        address = self._address
+        return f"mysql://{address.socket or f'{address.host}:{address.port}'}/{address.database}"
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator["MysqlSnapshot"]:
+        with understood():
+            connection = await connect(self._address)
+            try:
+                for statement in SNAPSHOT_SQLS:
+                    await run(connection, statement)
+                yield (MysqlSnapshot if self.transactional else MovingSnapshot)(self, connection)
+            finally:
+                connection.close()
+
+    async def fingerprint(self, session: str) -> str:
+        with understood():
+            ((count, first, second),) = await run(await self._connection(), self.sql.mark, session)
+        return f"{count}-{first}-{second}"
+
+    async def write(self, session: str, creds: bytes | None, rows: Sequence[Write], *, whole: bool = False) -> None:
+        with understood():
+            connection = await self._connection()
+            async with AsyncExitStack() as undo:
+                undo.push_async_callback(connection.rollback)
+                await connection.begin()
+                if whole:
+                    await run(connection, self.sql.wipe, session)
+                for row in rows:
+                    await self._apply(connection, session, row)
+                if creds is not None:
+                    await self._put(connection, session, (self.table.creds,) * len(self.table.named), CREDS, creds)
+                await connection.commit()
+                undo.pop_all()
+
+    async def close(self) -> None:
+        if self._own is not None:
+            own, self._own = self._own, None
+            own.close()
+
+    async def _apply(self, connection: aiomysql.Connection, session: str, row: Write) -> None:
+        name = self._name(row.ktype, row.key_id)
+        if row.text is not None:
+            await self._put(connection, session, name, row.ktype, row.text)
+            return
+        await run(connection, self.sql.delete, session, *name)
+        if self.table.name is None:
+            twin = mistyped(row.ktype, row.key_id)
+            await run(connection, self.sql.delete, session, twin.ktype, twin.key_id)
+
+    async def _put(
+        self, connection: aiomysql.Connection, session: str, name: tuple[str, ...], ktype: str, text: bytes
+    ) -> None:
+        await run(connection, self.sql.put, session, *name, spelled(ktype, text, self.table.spelling).decode())
+
+    def _name(self, ktype: str, key_id: str) -> tuple[str, ...]:
+        if self.table.name is None:
+            return ktype, key_id
+        return (name_of(ktype, key_id, mangled=self.table.mangled),)
+
+    async def _connection(self) -> aiomysql.Connection:
+        if self._own is None or self._own.closed:
+            self._own = await connect(self._address)
+        return self._own
+
+
+class MysqlSnapshot(Snapshot):
+    """One consistent snapshot of InnoDB."""
+
+    def __init__(self, source: MysqlSource, connection: aiomysql.Connection) -> None:
+        self._source = source
+        self._connection = connection
+
+    async def sessions(self) -> AsyncIterator[str]:
+        with understood():
+            records = await run(self._connection, self._source.sql.sessions)
+        for (name,) in records:
+            yield _text(name)
+
+    async def read(self, session: str) -> Found:
+        with understood():
+            records = await run(self._connection, self._source.sql.rows, session)
+        found = Found()
+        for *names, value in records:
+            self._take(found, [_text(name) for name in names], value)
+        return found
+
+    def _take(self, found: Found, names: list[str], value: str | bytes | None) -> None:
+        table = self._source.table
+        where = f"{table.table} ({', '.join(names)})"
+        text = b"" if value is None else value if isinstance(value, bytes) else value.encode()
+        if names[0] == table.creds:
+            put_creds(found, text, where)
+        elif value is None:
+            found.faults.append(Fault(FaultKind.foreign, where, "a row without a value"))
+        elif table.name is not None:
+            put_named(found, names[0], text, where, mangled=table.mangled)
+        else:
+            put_row(found, SourceRow(names[0], names[1], text, where=where))
+
+
+class MovingSnapshot(MysqlSnapshot):
+    """Tables without transactions, as they are when they are looked at."""
+
+    consistent: ClassVar[bool] = False
+
+
+class Statements:
+    """What is asked of a layout's table. Parameters: the session, then the columns that name a row, then the value."""
+
+    def __init__(self, table: TableLayout) -> None:
+        name, session, value = (_quoted(each) for each in (table.table, table.session, table.value))
+        named = [_quoted(each) for each in table.named]
+        listed = ", ".join(named)
+        same = " AND ".join(f"{each} = %s" for each in (session, *named))
+        row = f"SHA2(CONCAT_WS(CHAR(0), {listed}, SHA2(COALESCE({value}, ''), 256)), 256)"
+        halves = ", ".join(
+            f"COALESCE(BIT_XOR(CAST(CONV(SUBSTRING({row}, {at}, 15), 16, 10) AS UNSIGNED)), 0)" for at in (1, 16)
+        )
+        marks = ", ".join(["%s"] * (len(named) + 2))
+        self.sessions = f"SELECT DISTINCT {session} FROM {name} WHERE {session} IS NOT NULL ORDER BY 1"
+        self.rows = f"SELECT {listed}, {value} FROM {name} WHERE {session} = %s ORDER BY {listed}"
+        self.mark = f"SELECT COUNT(*), {halves} FROM {name} WHERE {session} = %s"
+        self.wipe = f"DELETE FROM {name} WHERE {session} = %s"
+        self.delete = f"DELETE FROM {name} WHERE {same}"
+        self.put = (
+            f"INSERT INTO {name} ({session}, {listed}, {value}) VALUES ({marks}) "
+            f"ON DUPLICATE KEY UPDATE {value} = VALUES({value})"
+        )
+
+
+async def open_it(url: str, layout: Layout | None) -> Source:
+    """The table that the map names or describes, or the only one of a known layout."""
+    address = parse_url(url)
+    with understood():
+        connection = await connect(address)
+        try:
+            table = await _find(connection, layout)
+            await _check_index(connection, table)
+            ((engine,),) = await run(connection, ENGINE_SQL, table.table)
+        finally:
+            connection.close()
+    return MysqlSource(address, table, transactional=_text(engine).lower() == "innodb")
+
+
+def parse_url(url: str) -> Address:
+    """``mysql://user:password@host:port/database``; ``?socket=``, ``?ssl-mode=disabled``, ``?ssl-ca=``. Raises BadInput."""
+    try:
+        parts = urlsplit(url)
+        query = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
+        port = parts.port or _PORT
+    except ValueError:
+        raise _not_a_url() from None
+    database = unquote(parts.path.removeprefix("/"))
+    mode = query.get("ssl-mode", "").lower()
+    if not database or query.keys() - {"socket", "ssl-mode", "ssl-ca"} or mode not in {"", "disabled", "verify"}:
+        raise _not_a_url()
+    host = parts.hostname or "127.0.0.1"
+    secure = mode == "verify" or (mode == "" and "socket" not in query and not is_local(host))
+    try:
+        tls = ssl.create_default_context(cafile=query.get("ssl-ca")) if secure else None
+    except OSError:
+        raise BadInput("the source's URL names a root certificate that cannot be read", pointer="--from") from None
+    user, password = unquote(parts.username or "root"), unquote(parts.password or "")
+    return Address(host, port, user, password, database, query.get("socket"), tls)
+
+
+async def connect(address: Address) -> aiomysql.Connection:
+    """A connection of one's own in UTC, that refuses to cut a value off."""
+    return await aiomysql.connect(
+        host=address.host,
+        port=address.port,
+        user=address.user,
+        password=address.password,
+        db=address.database,
+        unix_socket=address.socket,
+        ssl=address.tls,
+        charset="utf8mb4",
+        autocommit=True,
+        connect_timeout=_CONNECT_S,
+        init_command=MODE_SQL,
+        program_name="authstore migrate",
+    )
+
+
+async def run(connection: aiomysql.Connection, statement: str, *values: str) -> Sequence[tuple[Any, ...]]:
+    """A statement's rows."""
+    async with asyncio.timeout(_STATEMENT_S), connection.cursor() as cursor:
+        await cursor.execute(statement, values or None)
+        rows: Sequence[tuple[Any, ...]] = await cursor.fetchall()
+        return rows
+
+
+@contextmanager
+def understood() -> Iterator[None]:
+    """The driver's errors as ours. Their texts can hold values, so only their number is told."""
+    try:
+        yield
+    except (err.MySQLError, err.Warning) as error:
+        code = error.args[0] if error.args and isinstance(error.args[0], int) else 0
+        if code in _REFUSED:
+            raise SourceRefused from None
+        if code in _AWAY or isinstance(error, err.InterfaceError):
+            raise SourceAway from None
+        raise SourceError(f"the source refused a statement (MySQL error {code})") from None
+    except (OSError, TimeoutError, asyncio.IncompleteReadError):
+        raise SourceAway from None
+
+
+async def _find(connection: aiomysql.Connection, layout: Layout | None) -> TableLayout:
+    wanted = chosen(layout)
+    if wanted is not None and wanted not in LAYOUTS:
+        raise BadInput(f"known layouts here are {', '.join(LAYOUTS)}", pointer="--map")
+    catalog: dict[str, set[str]] = {}
+    for table, column in await run(connection, CATALOG_SQL):
+        catalog.setdefault(_text(table), set()).add(_text(column))
+    if layout is not None and wanted is None:
+        return _mapped(catalog, layout)
+    known = LAYOUTS if wanted is None else {wanted: LAYOUTS[wanted]}
+    fitting = [
+        (name, replace(like, table=table))
+        for name, like in known.items()
+        for table, columns in sorted(catalog.items())
+        if columns >= like.columns
+    ]
+    if not fitting:
+        raise WrongSource("no table of this database is laid out as a store we know; describe yours with --map")
+    if len(fitting) > 1:
+        raise WrongSource("several tables of this database are stores we know: describe yours with --map")
+    return fitting[0][1]
+
+
+def _mapped(catalog: Mapping[str, Iterable[str]], layout: Layout) -> TableLayout:
+    table = table_layout(layout)
+    if table.creds_table is not None or table.expires is not None:
+        raise BadInput("[source] for MySQL has no expires and no table of creds", pointer="--map")
+    if table.table not in catalog:
+        raise WrongSource("the table of --map is not in this database")
+    if missing := sorted(table.columns - set(catalog[table.table])):
+        raise WrongSource(f"the table of --map has no column {', '.join(missing)}")
+    return table
+
+
+async def _check_index(connection: aiomysql.Connection, table: TableLayout) -> None:
+    """Without it a write would add a second row beside the first."""
+    indexes: dict[str, set[str]] = {}
+    for name, column in await run(connection, INDEX_SQL, table.table):
+        indexes.setdefault(_text(name), set()).add(_text(column))
+    if {table.session, *table.named} not in indexes.values():
+        raise WrongSource("the table has no unique index over what names a row: it is no store of sessions")
+
+
+def _quoted(name: str) -> str:
+    return "`" + name.replace("`", "``").replace("%", "%%") + "`"
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _not_a_url() -> BadInput:
+    form = "mysql://user:password@host:port/database, perhaps with ?socket=, ?ssl-ca= or ?ssl-mode=disabled"
+    return BadInput(f"the source's URL has the form {form}", pointer="--from")

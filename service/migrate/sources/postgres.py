@@ -1,0 +1,210 @@
+"""Postgres as a source: one connection a snapshot, the layout found in the catalog.
+
+A layout is a class below `PostgresSource` that says which tables make it (``matches``) and holds its statements. Read-only
+snapshots are REPEATABLE READ: every session is seen at the same moment, however long the copy takes.
+"""
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+import asyncpg
+
+from service import config, dsn
+from service.errors import BadInput
+from service.migrate.source import Found, Snapshot, Source, SourceAway, SourceError, SourceRefused, Write, WrongSource
+from service.migrate.sources import Layout
+from service.migrate.sources.layout import chosen
+
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[asyncpg.Record]
+else:
+    Connection = asyncpg.Connection
+
+LAYOUTS: Final = {
+    "legacy": "legacy_postgres.LegacyPostgres",
+    "postgres-baileys": "postgres_baileys.PostgresBaileys",
+    "prisma": "table_postgres.PrismaPostgres",
+}
+"""Name of each layout -> ``module.Class``. A table of one's own is `table_postgres.TablePostgres`."""
+
+CATALOG_SQL: Final = """
+SELECT c.relname AS name, array_agg(a.attname::text ORDER BY a.attnum) AS columns
+FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE c.relkind IN ('r', 'p', 'v', 'm') AND pg_table_is_visible(c.oid)
+  AND c.relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+GROUP BY c.relname
+"""
+
+Catalog = Mapping[str, frozenset[str]]
+"""Tables of the search path and their columns."""
+
+_TIMEOUT_S: Final = 10.0
+_STATEMENT_S: Final = 120.0
+_REFUSED: Final = (
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidPasswordError,
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.InvalidCatalogNameError,
+)
+_AWAY: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.TooManyConnectionsError,
+)
+
+
+class PostgresSource(Source):
+    """What every layout shares. Subclasses: ``kind``, ``matches``, ``list_sessions``, ``read``, ``mark``, ``apply``."""
+
+    def __init__(self, url: str, layout: Layout | None) -> None:
+        self._url = url
+        self.layout = layout
+        self._own: Connection | None = None
+
+    @classmethod
+    @abstractmethod
+    def matches(cls, catalog: Catalog) -> bool:
+        """Whether these tables are this layout. WrongSource when they look like it and are not."""
+
+    async def learn(self, connection: Connection) -> None:
+        """Looks at what the layout leaves open, once. WrongSource when a table is not as it must be."""
+
+    @abstractmethod
+    def list_sessions(self, connection: Connection) -> AsyncIterator[str]:
+        """Sessions in a stable order, streamed by a cursor of the snapshot's transaction."""
+
+    @abstractmethod
+    async def read(self, connection: Connection, session: str) -> Found:
+        """All of one session."""
+
+    @abstractmethod
+    async def mark(self, connection: Connection, session: str) -> str:
+        """What the fingerprint is made from: any text that changes with any write."""
+
+    @abstractmethod
+    async def apply(
+        self, connection: Connection, session: str, creds: bytes | None, rows: Sequence[Write], *, whole: bool
+    ) -> None:
+        """Writes inside a transaction that is open."""
+
+    @property
+    def place(self) -> str:
+        return dsn.redacted(self._url).partition("?")[0]
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator["PostgresSnapshot"]:
+        with understood():
+            connection = await connect(self._url)
+            try:
+                async with connection.transaction(isolation="repeatable_read", readonly=True):
+                    yield PostgresSnapshot(self, connection)
+            finally:
+                await connection.close(timeout=_TIMEOUT_S)
+
+    async def fingerprint(self, session: str) -> str:
+        with understood():
+            text = await self.mark(await self._connection(), session)
+        return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+    async def write(self, session: str, creds: bytes | None, rows: Sequence[Write], *, whole: bool = False) -> None:
+        with understood():
+            connection = await self._connection()
+            async with connection.transaction():
+                await self.apply(connection, session, creds, rows, whole=whole)
+
+    async def close(self) -> None:
+        if self._own is not None:
+            own, self._own = self._own, None
+            with understood():
+                await own.close(timeout=_TIMEOUT_S)
+
+    async def _connection(self) -> Connection:
+        if self._own is None or self._own.is_closed():
+            self._own = await connect(self._url)
+        return self._own
+
+
+class PostgresSnapshot(Snapshot):
+    """One REPEATABLE READ transaction."""
+
+    def __init__(self, source: PostgresSource, connection: Connection) -> None:
+        self._source = source
+        self._connection = connection
+
+    async def sessions(self) -> AsyncIterator[str]:
+        with understood():
+            async for name in self._source.list_sessions(self._connection):
+                yield name
+
+    async def read(self, session: str) -> Found:
+        with understood():
+            return await self._source.read(self._connection, session)
+
+
+async def open_it(url: str, layout: Layout | None) -> Source:
+    """Looks at the catalog and gives the layout's source. Raises WrongSource unless one layout fits, and only one."""
+    try:
+        url = config.protected_url(url)
+    except ValueError as error:
+        raise BadInput(f"the source's URL {error}", pointer="--from") from None
+    with understood():
+        connection = await connect(url)
+        try:
+            source = await _find(connection, url, layout)
+            await source.learn(connection)
+        finally:
+            await connection.close(timeout=_TIMEOUT_S)
+    return source
+
+
+async def connect(url: str) -> Connection:
+    """A connection of one's own, UTC, that never waits for ever."""
+    return await asyncpg.connect(
+        url,
+        timeout=_TIMEOUT_S,
+        command_timeout=_STATEMENT_S,
+        server_settings={"application_name": "authstore migrate", "TimeZone": "UTC"},
+    )
+
+
+@contextmanager
+def understood() -> Iterator[None]:
+    """Driver errors as ours. Their texts can hold values, so only their SQLSTATE is told."""
+    try:
+        yield
+    except _REFUSED:
+        raise SourceRefused from None
+    except _AWAY:
+        raise SourceAway from None
+    except asyncpg.PostgresError as error:
+        raise SourceError(f"the source refused a statement (SQLSTATE {error.sqlstate})") from None
+
+
+async def _find(connection: Connection, url: str, layout: Layout | None) -> PostgresSource:
+    wanted = chosen(layout)
+    if layout is not None and wanted is None:
+        return _load("table_postgres.TablePostgres")(url, layout)
+    if wanted is not None and wanted not in LAYOUTS:
+        raise BadInput(f"known layouts here are {', '.join(LAYOUTS)}", pointer="--map")
+    catalog = {record["name"]: frozenset(record["columns"]) for record in await connection.fetch(CATALOG_SQL)}
+    tried = [wanted] if wanted is not None else list(LAYOUTS)
+    fitting = {name: kind for name in tried if (kind := _load(LAYOUTS[name])).matches(catalog)}
+    if not fitting:
+        raise WrongSource("no table of this database is laid out as a store we know; describe yours with --map")
+    if len(fitting) > 1:
+        raise WrongSource(f"this database holds several stores: choose {' or '.join(fitting)} with --map")
+    return next(iter(fitting.values()))(url, None)
+
+
+def _load(path: str) -> type[PostgresSource]:
+    module, _, name = path.partition(".")
+    kind: type[PostgresSource] = getattr(import_module(f"service.migrate.sources.{module}"), name)
+    return kind

@@ -1,0 +1,208 @@
+"""A serving process from its settings to its end.
+
+    run ── embedded Postgres (main thread) ── workers? ── serve ── web application
+
+With one worker the process serves by itself; with several it owns Postgres and watches children that share the port.
+On SIGTERM or SIGINT readiness goes first, accepted requests are answered, then everything stops in reverse order.
+"""
+
+import asyncio
+import errno
+import gc
+import resource
+import signal
+import ssl
+from collections.abc import Callable
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import version
+from typing import Final
+
+import uvloop
+from aiohttp import web
+
+from service import first_secrets, workers
+from service.app import end, make_app, make_store
+from service.config import Settings
+from service.embedded import EmbeddedPostgres, ServerEvent
+from service.errors import NotLetIn, StartError, Unavailable
+from service.http.keys import METRICS
+from service.http.server import Runner
+from service.observe import (
+    Metrics,
+    close_sentry,
+    get_logger,
+    install_hooks,
+    loop_exception_handler,
+    report,
+    setup_logging,
+    setup_sentry,
+)
+from service.vault import MasterKeys
+
+_log = get_logger("authstore.process")
+
+_SHUTDOWN_S: Final = 30.0
+_NOTICE_S: Final = 0.5
+"""Between not being ready and not listening: clients with open connections are told with their next answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a serving process is made of. ``server`` only where Postgres is this process's own."""
+
+    settings: Settings
+    url: str = field(repr=False)
+    masters: MasterKeys
+    token: str | None = field(repr=False)
+    server: EmbeddedPostgres | None = None
+    shared_port: bool = False
+
+
+def run(settings: Settings, reload: Callable[[], Settings]) -> None:
+    """Serves until SIGTERM or SIGINT. Raises StartError, ConfigError, EmbeddedError when it cannot start."""
+    prepare_process(settings)
+    with ExitStack() as stack:
+        stack.callback(close_sentry)
+        server = None
+        if settings.embedded:
+            server = EmbeddedPostgres(settings.data_dir, pg_bin=settings.pg_bin)
+            stack.callback(server.stop)
+            url = server.start()
+        else:
+            assert settings.database_url is not None  # noqa: S101 - what embedded says
+            url = settings.database_url.get_secret_value()
+        masters = first_secrets.master_keys(settings, reload)
+        parts = Parts(settings, url, masters, first_secrets.first_token(settings), server)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            if settings.workers == 1:
+                runner.run(serve(parts))
+            else:
+                runner.run(_watch_workers(parts, partial(_run_worker, settings, url, reload)))
+
+
+def prepare_process(settings: Settings) -> None:
+    """Logs, hooks and error reports, before anything else can fail. No core files: they would hold every key."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    setup_logging(settings.log_format, settings.log_level)
+    install_hooks()
+    setup_sentry(
+        None if settings.sentry_dsn is None else settings.sentry_dsn.get_secret_value(), settings.sentry_environment
+    )
+
+
+async def serve(parts: Parts) -> None:
+    """One process's service, until it is told to stop. Raises what kept the store from opening, also later on."""
+    stop = _stop_event()
+    async with AsyncExitStack() as stack:
+        store = make_store(parts.settings, parts.url, parts.masters, parts.token)
+        app = make_app(store, parts.settings, stopping=stop.is_set)
+        if parts.server is not None:
+            stack.push_async_callback(end, asyncio.create_task(parts.server.supervise(_watcher(app[METRICS]))))
+        runner = Runner(app, access_log=None, handle_signals=False, shutdown_timeout=_SHUTDOWN_S)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        await _listen(runner, parts)
+        _spare_the_collector()
+        await stop.wait()
+        _log.info("stopping")
+        await asyncio.sleep(_NOTICE_S)
+    _log.info("stopped")
+    if store.failure is not None:
+        raise store.failure
+
+
+async def _watch_workers(parts: Parts, work: workers.Work) -> None:
+    stop = _stop_event()
+    store = make_store(parts.settings, parts.url, parts.masters, parts.token)
+    try:
+        # Once, before the children: what keeps a store from opening is said once, and migrations run alone.
+        await store.open()
+    except NotLetIn:
+        raise
+    except Unavailable:
+        pass  # the children wait for it
+    finally:
+        await store.close()
+    async with AsyncExitStack() as stack:
+        if parts.server is not None:
+            metrics = Metrics(version("baileys-auth-store"))
+            stack.push_async_callback(end, asyncio.create_task(parts.server.supervise(_watcher(metrics))))
+        await workers.watch(parts.settings.workers, work, stop)
+
+
+def _run_worker(settings: Settings, url: str, reload: Callable[[], Settings], number: int) -> None:
+    """A child's whole life. The unix socket is the first one's: a path cannot be shared as a port can."""
+    if number:
+        settings = settings.model_copy(update={"unix_socket": None})
+    prepare_process(settings)
+    masters = first_secrets.master_keys(settings, reload)
+    parts = Parts(settings, url, masters, first_secrets.first_token(settings), shared_port=True)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve(parts))
+    finally:
+        close_sentry()
+
+
+def _spare_the_collector() -> None:
+    """What is there by now stays, and a request makes objects by the thousand that no cycle holds: look seldom."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+
+
+def _stop_event() -> asyncio.Event:
+    """Set by SIGTERM and SIGINT. Also makes the loop report what escapes its tasks."""
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(loop_exception_handler)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+async def _listen(runner: Runner, parts: Parts) -> None:
+    settings = parts.settings
+    context = _tls(settings)
+    site = web.TCPSite(runner, settings.host, settings.port, ssl_context=context, reuse_port=parts.shared_port or None)
+    try:
+        await site.start()
+        if settings.unix_socket is not None:
+            await web.UnixSite(runner, str(settings.unix_socket)).start()
+    except OSError as error:
+        raise StartError(f"cannot listen: {errno.errorcode.get(error.errno or 0, type(error).__name__)}") from None
+    made = first_secrets.token_file(settings)
+    for address in runner.addresses:
+        shown = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else f"unix:{address}"
+        _log.info("listening", address=shown, token_file=None if made is None else str(made))
+
+
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(settings.tls_cert, settings.tls_key)
+        if settings.tls_client_ca is not None:
+            context.load_verify_locations(settings.tls_client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except OSError:
+        raise StartError(
+            "tls_cert, tls_key or tls_client_ca is not readable PEM, or they do not fit together"
+        ) from None
+    return context
+
+
+def _watcher(metrics: Metrics) -> Callable[[ServerEvent], None]:
+    def watch(event: ServerEvent) -> None:
+        if event.kind == "exited":
+            metrics.postgres_restart()
+            _log.error("the embedded Postgres ended", exit_code=event.exit_code)
+        elif event.kind == "failed" and event.error is not None:
+            _log.exception("the embedded Postgres did not start", exc=event.error)
+            report(event.error)
+
+    return watch

@@ -1,0 +1,174 @@
+"""The shapes that pass between store, vault and sql. Values only: no behaviour that touches the world."""
+
+import struct
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from typing_extensions import override
+
+from protocol.creds import Counters
+
+RECENT_KEPT: Final = 16
+"""How many of a session's last commits are remembered by their Idempotency-Key. They do not expire."""
+
+_RECENT: Final = struct.Struct(">16s8sq")
+_BOUND: Final = struct.Struct(">qI?16sqqqq")
+_NONE: Final = -1
+
+
+class SealedRow(NamedTuple):
+    """One row as the database keeps it. ``sealed`` None means: delete it. ``weights`` are secret and are not stored."""
+
+    kh: bytes
+    ktype: str
+    sealed: bytes | None
+    digest: tuple[int, int]
+    weights: tuple[int, int]
+
+    @override
+    def __repr__(self) -> str:
+        return "<SealedRow>"
+
+
+class StoredRow(NamedTuple):
+    """One row as it was read."""
+
+    kh: bytes
+    ktype: str
+    digest: tuple[int, int]
+    sealed: bytes
+
+    @override
+    def __repr__(self) -> str:
+        return "<StoredRow>"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What the session row holds of its creds: a keyed hash of the identity key, pairing, counters (see protocol.creds)."""
+
+    tag: bytes | None = None
+    paired: bool = False
+    counters: Counters = (None, None, None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """A remembered commit."""
+
+    key: UUID
+    fingerprint: bytes
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A session's row without its lease: all that a commit changes and the mark binds. Valid for one version.
+
+    ``rows`` counts stored rows, creds among them. ``mirrored``: every commit also leaves an entry for the mirror.
+    """
+
+    sid: UUID
+    version: int
+    epoch: int
+    master_key_id: str
+    dek_id: int
+    wrapped_key: bytes = field(repr=False)
+    rows: int
+    mark: int
+    recent: bytes
+    identity: Identity
+    deleted: bool
+    mirrored: bool = False
+
+    def bound(self) -> bytes:
+        """What the session's mark binds beside the rows."""
+        return bind(self.version, self.dek_id, self.recent, self.identity)
+
+    def remembered(self, key: UUID) -> Recent | None:
+        """The remembered commit of this Idempotency-Key."""
+        for at in range(0, len(self.recent), _RECENT.size):
+            raw, fingerprint, version = _RECENT.unpack_from(self.recent, at)
+            if raw == key.bytes:
+                return Recent(key, fingerprint, version)
+        return None
+
+
+def bind(version: int, dek_id: int, recent: bytes, identity: Identity) -> bytes:
+    """The text under the mask of a mark."""
+    counters = [_NONE if n is None else n for n in identity.counters]
+    return _BOUND.pack(version, dek_id, identity.paired, identity.tag or b"", *counters) + recent
+
+
+def remember(recent: bytes, entry: Recent) -> bytes:
+    """The remembered commits with one more, the oldest dropped."""
+    kept = recent[-_RECENT.size * (RECENT_KEPT - 1) :]
+    return kept + _RECENT.pack(entry.key.bytes, entry.fingerprint, entry.version)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Who may write. ``live`` is as of the moment it was read."""
+
+    holder: str
+    expires_at: datetime
+    live: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRow:
+    """A session's row as it was read just now."""
+
+    head: Head
+    tenant: str
+    name: str = field(repr=False)
+    lease: Lease | None
+    created_at: datetime
+    updated_at: datetime
+    deleted_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Vacant:
+    """No such session; one made now starts from here (0, or where a purged one of this uuid stood)."""
+
+    version: int = 0
+    epoch: int = 0
+
+
+@dataclass(slots=True)
+class Change:
+    """One commit, sealed and ready: applies exactly when the session stands at ``expected``.
+
+    ``entry``: the same commit sealed for the mirror, stored with it; None while the session has no mirror.
+    """
+
+    sid: UUID
+    expected: int
+    dek_id: int
+    lease_epoch: int | None
+    mark_delta: int = field(repr=False)
+    rows: list[SealedRow]
+    overwrite: bool
+    recent: bytes
+    identity: Identity
+    replace: bool = False
+    entry: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """Stored, and durable."""
+
+    version: int
+    epoch: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class NotApplied:
+    """The session did not stand as expected, or (``clash``) a stored pre-key has other bytes. Nothing was stored."""
+
+    clash: bool

@@ -1,0 +1,15 @@
+"""Everything that speaks SQL, and the only importer of asyncpg (with the migration sources of Postgres).
+
+| file | purpose |
+|---|---|
+| `pool.py` | connections, their settings; driver errors seen once |
+| `lanes.py` | what waits together leaves together, and fails alone |
+| `commit.py` | the commit statement, its siblings for new and replaced sessions |
+| `keys.py` | reading rows |
+| `sessions.py` | reading, leasing, deleting, purging sessions |
+| `access.py` | tokens and master keys |
+| `integrity.py` | a session as it lies there; verdicts, runs and archive of checks |
+| `schema.py`, `migrations/*.sql` | the schema and its history |
+
+No advisory locks, no LISTEN, no session state: every statement works behind a transaction pooler.
+"""

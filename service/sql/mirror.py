@@ -1,0 +1,103 @@
+"""Mirrors as rows: the switch, entries that wait, and whose turn it is to carry them over."""
+
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+
+from service.sql.pool import Connection
+
+KEEP_ORIGIN_SQL: Final = """
+INSERT INTO session_origins (sid, sealed, applied) SELECT s.sid, $2, s.version FROM sessions s WHERE s.sid = $1
+ON CONFLICT (sid) DO UPDATE SET sealed = excluded.sealed, applied = excluded.applied, kept_at = now()
+RETURNING sid
+"""
+
+FIND_ORIGIN_SQL: Final = "SELECT sealed FROM session_origins WHERE sid = $1"
+
+FORGET_ORIGIN_SQL: Final = "DELETE FROM session_origins WHERE sid = $1"
+
+# Switching is a commit without rows: it raises the version, so that no commit made with the other flag in mind applies.
+SWITCH_SQL: Final = """
+WITH upd AS (
+    UPDATE sessions s SET
+        version = s.version + 1, mirrored = $6, updated_at = now(),
+        mark = mod(mod(s.mark + $5, 2305843009213693951) + 2305843009213693951, 2305843009213693951)::bigint
+    WHERE s.sid = $1 AND s.version = $2 AND s.dek_id = $3 AND s.deleted_at IS NULL
+      AND s.epoch = $4 AND s.lease_expires > now()
+    RETURNING s.sid, s.version
+), origin AS (
+    UPDATE session_origins o SET applied = upd.version FROM upd WHERE o.sid = upd.sid AND $6
+), entries AS (
+    DELETE FROM mirror_entries e USING upd WHERE e.sid = upd.sid AND NOT $6
+)
+SELECT version FROM upd
+"""
+
+WAITING_SQL: Final = """
+SELECT e.sid, s.tenant, s.name, count(*) AS entries, min(e.at) AS oldest
+FROM mirror_entries e JOIN sessions s ON s.sid = e.sid GROUP BY e.sid, s.tenant, s.name ORDER BY oldest LIMIT 1000
+"""
+
+TURN_SQL: Final = "SELECT sealed, applied FROM session_origins WHERE sid = $1 FOR UPDATE"
+
+FREE_TURN_SQL: Final = f"{TURN_SQL} SKIP LOCKED"
+
+ENTRIES_SQL: Final = """
+SELECT version, sealed FROM mirror_entries WHERE sid = $1 AND version <= $2 ORDER BY version LIMIT $3
+"""
+
+APPLIED_SQL: Final = """
+WITH gone AS (DELETE FROM mirror_entries WHERE sid = $1 AND version <= $2)
+UPDATE session_origins SET applied = $2 WHERE sid = $1
+"""
+
+
+async def keep_origin(connection: Connection, sid: UUID, sealed: bytes) -> bool:
+    """False when there is no such session."""
+    return await connection.fetchval(KEEP_ORIGIN_SQL, sid, sealed) is not None
+
+
+async def find_origin(connection: Connection, sid: UUID) -> bytes | None:
+    sealed: bytes | None = await connection.fetchval(FIND_ORIGIN_SQL, sid)
+    return sealed
+
+
+async def forget_origin(connection: Connection, sid: UUID) -> None:
+    await connection.execute(FORGET_ORIGIN_SQL, sid)
+
+
+async def switch(
+    connection: Connection, sid: UUID, expected: int, dek_id: int, epoch: int, mark_delta: int, *, on: bool
+) -> int | None:
+    """The new version; None when the session does not stand so or the lease of ``epoch`` does not live.
+
+    Off drops entries that still wait.
+    """
+    version: int | None = await connection.fetchval(SWITCH_SQL, sid, expected, dek_id, epoch, mark_delta, on)
+    return version
+
+
+async def waiting(connection: Connection) -> list[tuple[UUID, str, str, int, datetime]]:
+    """``(sid, tenant, name, entries, since)`` of sessions with entries, longest waiting first, up to 1,000."""
+    return [tuple(record) for record in await connection.fetch(WAITING_SQL)]
+
+
+async def take_turn(connection: Connection, sid: UUID, *, wait: bool) -> tuple[bytes, int] | None:
+    """``(sealed origin, last version carried over)``, the turn held until the transaction ends.
+
+    None when the session has no origin, or (without ``wait``) while another has the turn.
+    """
+    record = await connection.fetchrow(TURN_SQL if wait else FREE_TURN_SQL, sid)
+    return None if record is None else (record["sealed"], record["applied"])
+
+
+async def entries(connection: Connection, sid: UUID, until: int, limit: int) -> list[asyncpg.Record]:
+    """``(version, sealed)`` up to version ``until``, in order."""
+    return await connection.fetch(ENTRIES_SQL, sid, until, limit)
+
+
+async def mark_applied(connection: Connection, sid: UUID, version: int) -> None:
+    """The other store has everything up to ``version``."""
+    await connection.execute(APPLIED_SQL, sid, version)

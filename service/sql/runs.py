@@ -1,0 +1,95 @@
+"""Runs of the migrator as rows."""
+
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+
+from service.sql.pool import Connection
+
+BEGIN_RUN_SQL: Final = """
+INSERT INTO migrate_runs (id, tenant, verb, source, run_by, options) VALUES ($1, $2, $3, $4, $5, $6) RETURNING started_at
+"""
+
+END_RUN_SQL: Final = "UPDATE migrate_runs SET ended_at = now(), outcome = $2 WHERE id = $1 RETURNING ended_at"
+
+NOTE_SESSION_SQL: Final = """
+INSERT INTO migrate_run_sessions (sid, run, name, source_name, outcome, version, digest, counts, sealed)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+ON CONFLICT (sid, run) DO UPDATE SET outcome = excluded.outcome, version = excluded.version, digest = excluded.digest,
+    counts = excluded.counts, sealed = excluded.sealed, at = now()
+"""
+
+# `copying` was noted before a commit whose process died before it could note the outcome.
+LEFT_SO_SQL: Final = """
+SELECT coalesce(bool_or(m.version = $2 AND m.digest = $3), false) FROM migrate_run_sessions m
+WHERE m.sid = $1 AND m.outcome IN ('copying', 'copied', 'same', 'cut-over', 'rolled-back')
+"""
+
+KNOWN_DIGEST_SQL: Final = """
+SELECT coalesce(bool_or(m.digest = $2), false) FROM migrate_run_sessions m
+WHERE m.sid = $1 AND m.outcome IN ('copying', 'copied', 'same', 'cut-over', 'rolled-back')
+"""
+
+LIST_RUNS_SQL: Final = """
+SELECT r.id, r.verb, r.source, r.run_by, r.started_at, r.ended_at, r.outcome,
+       (SELECT count(*) FROM migrate_run_sessions m WHERE m.run = r.id) AS sessions
+FROM migrate_runs r WHERE r.tenant = $1 ORDER BY r.started_at DESC, r.id LIMIT $2
+"""
+
+RUN_SESSIONS_SQL: Final = """
+SELECT m.name, m.source_name, m.outcome, m.version, m.digest, m.counts, m.sealed, m.at, r.options
+FROM migrate_run_sessions m JOIN migrate_runs r ON r.id = m.run
+WHERE m.run = $1 AND r.tenant = $2 ORDER BY m.name
+"""
+
+
+async def begin(
+    connection: Connection, run: UUID, tenant: str, verb: str, source: str, by: str, options: str
+) -> datetime:
+    """When it began, by the database's clock."""
+    started: datetime = await connection.fetchval(BEGIN_RUN_SQL, run, tenant, verb, source, by, options)
+    return started
+
+
+async def end(connection: Connection, run: UUID, outcome: str) -> datetime:
+    """When it ended."""
+    ended: datetime = await connection.fetchval(END_RUN_SQL, run, outcome)
+    return ended
+
+
+async def note_session(
+    connection: Connection,
+    sid: UUID,
+    run: UUID,
+    names: tuple[str, str],
+    outcome: str,
+    stands: tuple[int | None, bytes | None],
+    counts: str,
+    sealed: bytes | None,
+) -> None:
+    """What became of a session: ``names`` here and at the source, ``stands`` its version and digest here."""
+    await connection.execute(NOTE_SESSION_SQL, sid, run, *names, outcome, *stands, counts, sealed)
+
+
+async def left_so(connection: Connection, sid: UUID, version: int, digest: bytes) -> bool:
+    """Whether a run left the session at this version with this digest."""
+    left: bool = await connection.fetchval(LEFT_SO_SQL, sid, version, digest)
+    return left
+
+
+async def known_digest(connection: Connection, sid: UUID, digest: bytes) -> bool:
+    """Whether a run moved these values of the session, either way."""
+    known: bool = await connection.fetchval(KNOWN_DIGEST_SQL, sid, digest)
+    return known
+
+
+async def list_runs(connection: Connection, tenant: str, limit: int) -> list[asyncpg.Record]:
+    """The latest runs of a tenant, newest first."""
+    return await connection.fetch(LIST_RUNS_SQL, tenant, limit)
+
+
+async def run_sessions(connection: Connection, run: UUID, tenant: str) -> list[asyncpg.Record]:
+    """What a run did to each session."""
+    return await connection.fetch(RUN_SESSIONS_SQL, run, tenant)

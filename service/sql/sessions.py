@@ -1,0 +1,233 @@
+"""Sessions as rows: look, list, lease, delete, restore, purge, rewrap."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+
+from service.records import Head, Identity, Lease, SessionRow, Vacant
+from service.sql.pool import Connection
+
+HEAD_COLUMNS: Final = """
+    s.sid, s.tenant, s.name, s.version, s.epoch, s.lease_holder, s.lease_expires, s.lease_expires > now() AS lease_live,
+    s.master_key_id, s.dek_id, s.wrapped_key, s.rows, s.mark, s.recent, s.identity_tag, s.paired, s.next_pre_key,
+    s.first_unuploaded, s.account_sync, s.signed_pre_key, s.created_at, s.updated_at, s.deleted_at,
+    s.mirrored"""
+
+FIND_SQL: Final = f"SELECT {HEAD_COLUMNS} FROM sessions s WHERE s.sid = $1"
+
+HOLD_SQL: Final = f"{FIND_SQL} FOR UPDATE"
+
+FIND_PURGED_SQL: Final = "SELECT version, epoch FROM purged_sessions WHERE sid = $1"
+
+LIST_SQL: Final = f"""
+SELECT {HEAD_COLUMNS} FROM sessions s
+WHERE s.tenant = $1 AND s.name > $2 AND s.name >= $3 AND s.name < $4 AND s.deleted_at IS NULL
+ORDER BY s.tenant, s.name LIMIT $5
+"""
+
+COUNT_KEYS_SQL: Final = """
+SELECT k.sid, k.ktype, count(*) AS count, sum(octet_length(k.sealed))::bigint AS bytes
+FROM unnest($1::uuid[]) AS w(sid) JOIN session_keys k ON k.sid = w.sid
+WHERE k.ktype <> '' GROUP BY k.sid, k.ktype
+"""
+
+# One row comes back: taken or renewed, or refused with who holds it.
+LEASE_SQL: Final = """
+WITH upd AS (
+    UPDATE sessions s SET
+        epoch = CASE WHEN s.lease_holder = $2 AND NOT ($4 AND $5::bigint IS NULL) THEN s.epoch ELSE s.epoch + 1 END,
+        lease_holder = $2, lease_expires = now() + $3::float8 * interval '1 second'
+    WHERE s.sid = $1 AND s.deleted_at IS NULL
+      AND ($5::bigint IS NULL OR (s.epoch = $5 AND s.lease_holder = $2))
+      AND ($4 OR s.lease_holder IS NULL OR s.lease_holder = $2 OR s.lease_expires <= now())
+    RETURNING s.epoch, s.lease_expires
+)
+SELECT epoch, lease_expires FROM upd
+"""
+
+RELEASE_SQL: Final = """
+UPDATE sessions SET lease_holder = NULL, lease_expires = NULL
+WHERE sid = $1 AND epoch = $2 AND deleted_at IS NULL RETURNING epoch
+"""
+
+DELETE_SQL: Final = """
+UPDATE sessions SET deleted_at = now(), lease_holder = NULL, lease_expires = NULL, epoch = epoch + 1
+WHERE sid = $1 AND deleted_at IS NULL AND ($2::bigint IS NULL OR epoch = $2) RETURNING version, epoch, rows
+"""
+
+RESTORE_SQL: Final = """
+UPDATE sessions SET deleted_at = NULL
+WHERE sid = $1 AND deleted_at > now() - $2::interval RETURNING version
+"""
+
+EXPIRED_SQL: Final = "SELECT sid FROM sessions WHERE deleted_at <= now() - $1::interval ORDER BY deleted_at LIMIT 100"
+
+# The data key goes with the session's row: whatever copies of the rows remain do not open.
+PURGE_SQL: Final = """
+WITH gone AS (
+    DELETE FROM sessions WHERE sid = $1 AND deleted_at <= now() - $2::interval RETURNING sid, version, epoch
+), keys AS (
+    DELETE FROM session_keys k USING gone WHERE k.sid = gone.sid RETURNING 1
+), origin AS (
+    DELETE FROM session_origins o USING gone WHERE o.sid = gone.sid
+), entries AS (
+    DELETE FROM mirror_entries e USING gone WHERE e.sid = gone.sid
+), verdict AS (
+    DELETE FROM integrity_verdicts v USING gone WHERE v.sid = gone.sid
+), archived AS (
+    DELETE FROM integrity_archive a USING gone WHERE a.sid = gone.sid
+), stood AS (
+    INSERT INTO purged_sessions (sid, version, epoch) SELECT sid, version, epoch + 1 FROM gone
+    ON CONFLICT (sid) DO UPDATE SET version = excluded.version, epoch = excluded.epoch, purged_at = now()
+)
+SELECT (SELECT count(*) FROM keys) AS rows FROM gone
+"""
+
+WRAPPED_SQL: Final = """
+SELECT sid, tenant, dek_id, master_key_id, wrapped_key FROM sessions
+WHERE master_key_id = ANY($1::text[]) AND sid > $2 ORDER BY sid LIMIT 500
+"""
+
+REWRAP_SQL: Final = """
+UPDATE sessions s SET master_key_id = $4, wrapped_key = w.new
+FROM unnest($1::uuid[], $2::bytea[], $3::bytea[]) AS w(sid, old, new)
+WHERE s.sid = w.sid AND s.wrapped_key = w.old
+"""
+
+CENSUS_SQL: Final = """
+SELECT count(*) AS sessions, count(*) FILTER (WHERE paired) AS paired,
+       count(*) FILTER (WHERE lease_expires > now()) AS leased, max(updated_at) AS newest
+FROM sessions WHERE tenant = $1 AND deleted_at IS NULL
+"""
+
+CENSUS_KEYS_SQL: Final = """
+SELECT k.ktype, count(*) AS count FROM sessions s JOIN session_keys k ON k.sid = s.sid
+WHERE s.tenant = $1 AND s.deleted_at IS NULL AND k.ktype <> '' GROUP BY k.ktype
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Wrapped:
+    """A session's data key as it is stored."""
+
+    sid: UUID
+    tenant: str
+    dek_id: int
+    master_key_id: str
+    wrapped_key: bytes = field(repr=False)
+
+
+async def find(connection: Connection, sid: UUID) -> SessionRow | Vacant:
+    """The session's row, or where one made now would start."""
+    record = await connection.fetchrow(FIND_SQL, sid)
+    if record is not None:
+        return session_row(record)
+    purged = await connection.fetchrow(FIND_PURGED_SQL, sid)
+    return Vacant() if purged is None else Vacant(purged["version"], purged["epoch"])
+
+
+async def hold(connection: Connection, sid: UUID) -> SessionRow | None:
+    """The session's row, which nobody else changes until this transaction ends."""
+    record = await connection.fetchrow(HOLD_SQL, sid)
+    return None if record is None else session_row(record)
+
+
+async def find_page(connection: Connection, tenant: str, prefix: str, after: str, limit: int) -> list[SessionRow]:
+    """Up to ``limit`` live sessions of a tenant with names that begin with ``prefix``, after a name, by name."""
+    # Names are ASCII and ordered bytewise: "~" is behind every character a name may have.
+    return [session_row(r) for r in await connection.fetch(LIST_SQL, tenant, after, prefix, prefix + "~", limit)]
+
+
+async def count_keys(connection: Connection, sids: Sequence[UUID]) -> dict[UUID, dict[str, tuple[int, int]]]:
+    """Keys and stored bytes by session and type."""
+    counts: dict[UUID, dict[str, tuple[int, int]]] = {sid: {} for sid in sids}
+    for record in await connection.fetch(COUNT_KEYS_SQL, list(sids)):
+        counts[record["sid"]][record["ktype"]] = (record["count"], record["bytes"])
+    return counts
+
+
+async def take_lease(
+    connection: Connection, sid: UUID, holder: str, ttl_s: float, *, takeover: bool, epoch: int | None
+) -> tuple[int, datetime] | None:
+    """``(epoch, expiry)``, or None when another's lease lives, ``epoch`` is not the lease's, or there is no session."""
+    record = await connection.fetchrow(LEASE_SQL, sid, holder, ttl_s, takeover, epoch)
+    return None if record is None else (record["epoch"], record["lease_expires"])
+
+
+async def release_lease(connection: Connection, sid: UUID, epoch: int) -> bool:
+    """True when the lease's epoch was this one (or the last lease's, and it is over)."""
+    return await connection.fetchval(RELEASE_SQL, sid, epoch) is not None
+
+
+async def mark_deleted(connection: Connection, sid: UUID, epoch: int | None) -> tuple[int, int, int] | None:
+    """``(version, epoch, rows)`` of the session now deleted, None when it was not there to delete or ``epoch`` is over."""
+    record = await connection.fetchrow(DELETE_SQL, sid, epoch)
+    return None if record is None else (record["version"], record["epoch"], record["rows"])
+
+
+async def restore(connection: Connection, sid: UUID, window: timedelta) -> bool:
+    """True when a deleted session came back."""
+    return await connection.fetchval(RESTORE_SQL, sid, window) is not None
+
+
+async def purge(connection: Connection, sid: UUID, window: timedelta) -> int | None:
+    """Destroys the data key and the rows of a session deleted at least ``window`` ago: how many rows, None if not so."""
+    rows: int | None = await connection.fetchval(PURGE_SQL, sid, window)
+    return rows
+
+
+async def find_expired(connection: Connection, window: timedelta) -> list[UUID]:
+    """Up to 100 sessions whose window is over."""
+    return [record["sid"] for record in await connection.fetch(EXPIRED_SQL, window)]
+
+
+async def find_wrapped(connection: Connection, key_ids: Sequence[str], after: UUID) -> list[Wrapped]:
+    """Up to 500 sessions after a uuid whose data keys are wrapped by one of these master keys."""
+    records = await connection.fetch(WRAPPED_SQL, list(key_ids), after)
+    return [Wrapped(UUID(bytes=sid.bytes), *rest) for sid, *rest in records]
+
+
+async def rewrap(connection: Connection, swaps: Sequence[tuple[UUID, bytes, bytes]], key_id: str) -> None:
+    """Swaps wrapped data keys ``(sid, old, new)``; one that changed meanwhile stays."""
+    sids, old, new = ([swap[i] for swap in swaps] for i in range(3))
+    await connection.execute(REWRAP_SQL, sids, old, new, key_id)
+
+
+async def census(connection: Connection, tenant: str) -> tuple[asyncpg.Record | None, dict[str, int]]:
+    """A tenant's sessions counted, and its keys by type."""
+    keys = {record["ktype"]: record["count"] for record in await connection.fetch(CENSUS_KEYS_SQL, tenant)}
+    return await connection.fetchrow(CENSUS_SQL, tenant), keys
+
+
+def session_row(record: asyncpg.Record) -> SessionRow:
+    """A record of HEAD_COLUMNS as values."""
+    counters = (
+        record["next_pre_key"],
+        record["first_unuploaded"],
+        record["account_sync"],
+        record["signed_pre_key"],
+    )
+    head = Head(
+        sid=UUID(bytes=record["sid"].bytes),
+        version=record["version"],
+        epoch=record["epoch"],
+        master_key_id=record["master_key_id"],
+        dek_id=record["dek_id"],
+        wrapped_key=record["wrapped_key"],
+        rows=record["rows"],
+        mark=record["mark"],
+        recent=record["recent"],
+        identity=Identity(record["identity_tag"], record["paired"], counters),
+        deleted=record["deleted_at"] is not None,
+        mirrored=record["mirrored"],
+    )
+    lease = None
+    if record["lease_holder"] is not None:
+        lease = Lease(record["lease_holder"], record["lease_expires"], record["lease_live"])
+    return SessionRow(
+        head, record["tenant"], record["name"], lease, record["created_at"], record["updated_at"], record["deleted_at"]
+    )

@@ -1,0 +1,26 @@
+"""What a session means: who may write it, what protects it, and that it comes back as it was.
+
+`AuthStore` is the only object the edge calls; its first parameter is the caller, its first line the check. Each public
+method is one transaction, except that a session met for the first time is looked up before.
+
+| file | purpose |
+|---|---|
+| `auth_store.py` | `AuthStore`: the caller's check, then the right room |
+| `caller.py` | who asks: tenant and scope |
+| `heads.py` | what is remembered of a session between commits, and who is next to commit |
+| `commits.py` | a commit from request to answer: judge, seal, apply, or say why not |
+| `entries.py`, `mirrors.py` | commits kept for another store until it has them; where a session came from |
+| `guards.py` | the refusals that protect an identity |
+| `reads.py` | opening rows: gets, pages, whole states proven by their mark |
+| `sessions.py` | summaries, leases, deletion and the way back |
+| `keyring.py` | master keys against the database: start check, rotation |
+| `tokens.py` | bearer tokens: made, found, revoked |
+
+Why a head may be remembered at all: a commit applies only to the version it was computed from, so a stale memory costs a
+second look, never a wrong write. Refusals are only spoken after a fresh look.
+"""
+
+from service.store.auth_store import AuthStore
+from service.store.caller import Caller
+
+__all__ = ["AuthStore", "Caller"]

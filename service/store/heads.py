@@ -1,0 +1,112 @@
+"""What is remembered of a session between commits, and who is next to commit.
+
+A head is remembered together with the session's vault, so that the common commit or get needs no look before. Forgetting
+is always safe. One commit of a session is in flight at a time; the others queue in the order they came.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final
+from uuid import UUID
+
+from service.errors import Deleted, NoSession
+from service.records import Head, SessionRow, Vacant
+from service.sql import sessions as sql
+from service.sql.pool import Database
+from service.vault import MasterKeys, SessionVault, wrap_context
+
+_REMEMBERED: Final = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """A session as far as we know. ``row`` is there when it was read just now: only then may a refusal rest on it."""
+
+    head: Head
+    vault: SessionVault = field(repr=False)
+    row: SessionRow | None = None
+
+
+@dataclass(slots=True)
+class _Line:
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    users: int = 0
+
+
+class Heads:
+    """Looks sessions up and remembers the last 20,000 of them."""
+
+    def __init__(self, database: Database, masters: MasterKeys) -> None:
+        self._database = database
+        self.masters = masters
+        self._stands: OrderedDict[UUID, Stand] = OrderedDict()
+        self._lines: dict[UUID, _Line] = {}
+
+    def remembered(self, sid: UUID) -> Stand | None:
+        stand = self._stands.get(sid)
+        if stand is not None:
+            self._stands.move_to_end(sid)
+        return stand
+
+    async def look(self, tenant: str, sid: UUID) -> Stand | Vacant:
+        """The session as it stands now; remembered when it lives."""
+        async with self._database.connection() as connection:
+            found = await sql.find(connection, sid)
+        return found if isinstance(found, Vacant) else self.learn(tenant, found)
+
+    async def living(self, tenant: str, sid: UUID, *, fresh: bool = False) -> Stand:
+        """The session, remembered or looked up. Raises NoSession, Deleted."""
+        stand = None if fresh else self.remembered(sid)
+        if stand is not None:
+            return stand
+        found = await self.look(tenant, sid)
+        if isinstance(found, Vacant):
+            raise NoSession
+        if found.head.deleted:
+            raise Deleted
+        return found
+
+    def learn(self, tenant: str, row: SessionRow) -> Stand:
+        """A session read just now, with its vault."""
+        head = row.head
+        stand = Stand(head, self._vault(tenant, head), row)
+        if head.deleted:
+            self.forget(head.sid)
+        else:
+            self.remember(head, stand.vault)
+        return stand
+
+    def remember(self, head: Head, vault: SessionVault) -> None:
+        self._stands[head.sid] = Stand(head, vault)
+        self._stands.move_to_end(head.sid)
+        while len(self._stands) > _REMEMBERED:
+            self._stands.popitem(last=False)
+
+    def forget(self, sid: UUID) -> None:
+        self._stands.pop(sid, None)
+
+    @asynccontextmanager
+    async def line(self, sid: UUID) -> AsyncIterator[None]:
+        """One commit of a session at a time, first come, first served."""
+        line = self._lines.get(sid)
+        if line is None:
+            line = self._lines[sid] = _Line()
+        line.users += 1
+        try:
+            async with line.lock:
+                yield
+        finally:
+            line.users -= 1
+            if not line.users:
+                del self._lines[sid]
+
+    def _vault(self, tenant: str, head: Head) -> SessionVault:
+        known = self._stands.get(head.sid)
+        if known is not None and known.head.wrapped_key == head.wrapped_key:
+            return known.vault
+        context = wrap_context(tenant, head.sid.bytes, head.dek_id)
+        data_key = self.masters.unwrap(head.master_key_id, head.wrapped_key, context)
+        return SessionVault(tenant, head.sid.bytes, head.dek_id, data_key)

@@ -1,0 +1,158 @@
+"""Mirrors: commits that wait here until another store has them, and where a migrated session came from.
+
+While a session's mirror is on, each commit leaves its entry in the statement that stores it; entries are carried over in
+the order of their versions by whoever has the turn, one at a time, and dropped afterwards. Dying in between repeats
+entries, which changes nothing: they name values, not changes of values. Versions of entries have no gaps; one that is
+missing is Corrupt, never passed over.
+
+Where a session came from (its source, as `migrate` wrote it) is sealed under the session's own data key: it holds a
+password, turns with the master key like the rows do, and is gone when the session is purged.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from protocol.types import session_uuid
+from service.errors import Corrupt, Fenced, NoSession
+from service.records import bind
+from service.sql import mirror as sql
+from service.sql.pool import Connection, Database
+from service.store.caller import Caller
+from service.store.entries import MirrorEntry, purpose
+from service.store.heads import Heads
+from service.vault import PRIME, SessionVault
+
+_ORIGIN: Final = "origin"
+_NOTE: Final = "note "
+_ATTEMPTS: Final = 5
+_NO_END: Final = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A session with entries that wait."""
+
+    tenant: str
+    name: str
+    entries: int
+    since: datetime
+
+
+@dataclass(slots=True)
+class Turn:
+    """The right to carry a session's entries over, held as long as its context is open."""
+
+    origin: bytes = field(repr=False)
+    applied: int
+    _sid: UUID
+    _vault: SessionVault = field(repr=False)
+    _connection: Connection = field(repr=False)
+
+    async def entries(self, until: int | None = None, limit: int = 200) -> list[tuple[int, MirrorEntry]]:
+        """The next entries ``(version, entry)`` up to a version. Corrupt when one is missing."""
+        found = await sql.entries(self._connection, self._sid, _NO_END if until is None else until, limit)
+        for place, record in enumerate(found, self.applied + 1):
+            if record["version"] != place:
+                raise Corrupt("mirror entry", None)
+        return [
+            (
+                record["version"],
+                MirrorEntry.decode(self._vault.open_entry(purpose(record["version"]), record["sealed"])),
+            )
+            for record in found
+        ]
+
+    async def done(self, version: int) -> None:
+        """The other store has everything up to ``version``: durable when the turn ends well."""
+        await sql.mark_applied(self._connection, self._sid, version)
+        self.applied = version
+
+
+class Mirrors:
+    """Switches mirrors and hands out turns."""
+
+    def __init__(self, database: Database, heads: Heads) -> None:
+        self._database = database
+        self._heads = heads
+
+    async def keep_origin(self, caller: Caller, name: str, origin: bytes) -> None:
+        """Remembers where a session came from. Raises NoSession, Deleted."""
+        sid, vault = await self._find(caller, name)
+        async with self._database.connection() as connection:
+            if not await sql.keep_origin(connection, sid, vault.seal_entry(_ORIGIN, origin)):
+                raise NoSession
+
+    async def origin(self, caller: Caller, name: str) -> bytes | None:
+        """What `keep_origin` was given; None when nothing is remembered."""
+        sid, vault = await self._find(caller, name)
+        async with self._database.connection() as connection:
+            sealed = await sql.find_origin(connection, sid)
+        return None if sealed is None else vault.open_entry(_ORIGIN, sealed)
+
+    async def forget_origin(self, caller: Caller, name: str) -> None:
+        sid, _ = await self._find(caller, name)
+        async with self._database.connection() as connection:
+            await sql.forget_origin(connection, sid)
+
+    async def switch(self, caller: Caller, name: str, *, on: bool, epoch: int) -> int:
+        """Turns the mirror on or off under the lease of ``epoch``; the version that did. Raises Fenced, NoSession, Deleted.
+
+        Off drops entries that still wait.
+        """
+        tenant = caller.need("admin")
+        sid = session_uuid(tenant, name)
+        async with self._heads.line(sid):
+            for _ in range(_ATTEMPTS):
+                stand = await self._heads.living(tenant, sid, fresh=True)
+                head = stand.head
+                mask = stand.vault.mask(bind(head.version + 1, head.dek_id, head.recent, head.identity))
+                delta = (mask - stand.vault.mask(head.bound())) % PRIME
+                async with self._database.connection() as connection:
+                    version = await sql.switch(connection, sid, head.version, head.dek_id, epoch, delta, on=on)
+                self._heads.forget(sid)
+                if version is not None:
+                    return version
+                if stand.row is None or stand.row.lease is None or head.epoch != epoch or not stand.row.lease.live:
+                    raise Fenced
+        raise Fenced
+
+    async def waiting(self, caller: Caller) -> list[Waiting]:
+        """Sessions of the caller's tenant with entries that wait."""
+        tenant = caller.need("admin")
+        return [each for each in await self.all_waiting() if each.tenant == tenant]
+
+    async def all_waiting(self) -> list[Waiting]:
+        """The same of every tenant: what the worker of a serving process asks."""
+        async with self._database.connection() as connection:
+            found = await sql.waiting(connection)
+        return [Waiting(tenant, name, entries, since) for _, tenant, name, entries, since in found]
+
+    @asynccontextmanager
+    async def turn(self, caller: Caller, name: str, *, wait: bool) -> AsyncIterator[Turn | None]:
+        """The session's turn; None when it has no origin or (without ``wait``) another has the turn."""
+        sid, vault = await self._find(caller, name)
+        async with self._database.connection() as connection, connection.transaction():
+            taken = await sql.take_turn(connection, sid, wait=wait)
+            if taken is None:
+                yield None
+            else:
+                yield Turn(vault.open_entry(_ORIGIN, taken[0]), taken[1], sid, vault, connection)
+
+    async def seal_note(self, caller: Caller, name: str, about: str, text: bytes) -> bytes:
+        """A note about a session, sealed under its data key. Raises NoSession, Deleted."""
+        _, vault = await self._find(caller, name)
+        return vault.seal_entry(_NOTE + about, text)
+
+    async def open_note(self, caller: Caller, name: str, about: str, sealed: bytes) -> bytes:
+        """A note that `seal_note` sealed. Corrupt when the session was made anew since."""
+        _, vault = await self._find(caller, name)
+        return vault.open_entry(_NOTE + about, sealed)
+
+    async def _find(self, caller: Caller, name: str) -> tuple[UUID, SessionVault]:
+        tenant = caller.need("admin")
+        sid = session_uuid(tenant, name)
+        return sid, (await self._heads.living(tenant, sid, fresh=True)).vault

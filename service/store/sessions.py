@@ -1,0 +1,187 @@
+"""Summaries, leases, deletion and the way back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from protocol.types import session_uuid
+from service.errors import Deleted, Fenced, LeaseHeld, NoSession, Unavailable
+from service.records import Identity, Lease, SessionRow, Vacant
+from service.sql import commit as commit_sql
+from service.sql import sessions as sql
+from service.sql.pool import Connection, Database
+from service.store.commits import first_change
+from service.store.heads import Heads
+from service.store.keyring import renew
+from service.vault import SessionVault, new_data_key, wrap_context
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A session as lists show it; ``keys``: type -> (count, stored bytes)."""
+
+    name: str = field(repr=False)
+    version: int
+    epoch: int
+    lease: Lease | None
+    paired: bool
+    keys: Mapping[str, tuple[int, int]]
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    epoch: int
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What a delete took away; ``restorable_until`` None when it is gone for good."""
+
+    version: int
+    rows: int
+    restorable_until: datetime | None
+
+
+class Sessions:
+    """Everything about sessions that is not their rows. ``window``: how long a deleted session can be brought back."""
+
+    def __init__(self, database: Database, heads: Heads, window: timedelta) -> None:
+        self._database = database
+        self._heads = heads
+        self._window = window
+
+    async def show(self, tenant: str, name: str) -> Summary:
+        sid = session_uuid(tenant, name)
+        async with self._database.connection() as connection:
+            row = _living(await sql.find(connection, sid))
+            counts = await sql.count_keys(connection, [sid])
+        return _summary(row, counts[sid])
+
+    async def list(self, tenant: str, prefix: str, after: str, limit: int) -> tuple[list[Summary], str | None]:
+        """A page of summaries by name, and the cursor of the next page."""
+        async with self._database.connection() as connection:
+            rows = await sql.find_page(connection, tenant, prefix, after, limit + 1)
+            shown = rows[:limit]
+            counts = await sql.count_keys(connection, [row.head.sid for row in shown])
+        following = shown[-1].name if len(rows) > limit else None
+        return [_summary(row, counts[row.head.sid]) for row in shown], following
+
+    async def lease(
+        self, tenant: str, name: str, holder: str, ttl_s: float, *, takeover: bool, epoch: int | None
+    ) -> Granted:
+        """Takes or renews. Raises LeaseHeld, Deleted; Fenced when ``epoch`` is given and not the living lease's."""
+        sid = session_uuid(tenant, name)
+        async with self._database.connection() as connection:
+            for _ in range(3):
+                granted = await sql.take_lease(connection, sid, holder, ttl_s, takeover=takeover, epoch=epoch)
+                if granted is not None:
+                    return Granted(*granted)
+                found = await sql.find(connection, sid)
+                if isinstance(found, SessionRow) and found.head.deleted:
+                    raise Deleted
+                if epoch is not None:
+                    raise Fenced  # also of a session that is gone: what its owner remembers is not to be written into a new one
+                if isinstance(found, Vacant):
+                    made = await self._make(connection, tenant, name, found, (holder, ttl_s))
+                    if made is not None:
+                        return made
+                elif found.lease is not None and found.lease.live:
+                    raise LeaseHeld(found.lease.holder, found.lease.expires_at.isoformat())
+        raise Unavailable("the lease changed hands just now; try again")
+
+    async def release(self, tenant: str, name: str, epoch: int) -> None:
+        """Ends the lease of this epoch. Raises Fenced, NoSession, Deleted."""
+        sid = session_uuid(tenant, name)
+        async with self._database.connection() as connection:
+            if not await sql.release_lease(connection, sid, epoch):
+                _living(await sql.find(connection, sid))
+                raise Fenced
+
+    async def delete(self, tenant: str, name: str, *, epoch: int | None, purge: bool) -> Removed:
+        """Logout: gone at once, back within the window; ``purge`` leaves no window."""
+        sid = session_uuid(tenant, name)
+        async with self._database.connection() as connection:
+            deleted = await sql.mark_deleted(connection, sid, epoch)
+            self._heads.forget(sid)
+            if deleted is None:
+                found = await sql.find(connection, sid)
+                if isinstance(found, Vacant):
+                    raise NoSession
+                if not found.head.deleted:
+                    raise Fenced
+                if not purge:
+                    raise Deleted
+                version, rows = found.head.version, found.head.rows
+            else:
+                version, _, rows = deleted
+            if purge:
+                await sql.purge(connection, sid, timedelta(0))
+                return Removed(version, rows, None)
+            row = await sql.find(connection, sid)
+        since = row.deleted_at if isinstance(row, SessionRow) else None
+        return Removed(version, rows, None if since is None else since + self._window)
+
+    async def restore(self, tenant: str, name: str) -> Summary:
+        """Brings a deleted session back; one that was never deleted is left as it is. Raises NoSession."""
+        sid = session_uuid(tenant, name)
+        async with self._database.connection() as connection:
+            if not await sql.restore(connection, sid, self._window):
+                found = await sql.find(connection, sid)
+                if isinstance(found, Vacant) or found.head.deleted:
+                    raise NoSession
+        return await self.show(tenant, name)
+
+    async def purge_expired(self) -> int:
+        """Destroys what was deleted longer ago than the window; how many sessions."""
+        purged = 0
+        async with self._database.connection() as connection:
+            for sid in await sql.find_expired(connection, self._window):
+                purged += await sql.purge(connection, sid, self._window) is not None
+        return purged
+
+    async def census(self, tenant: str) -> dict[str, Any]:
+        """Counts of one tenant: sessions, paired, leased, keys by type, newest write."""
+        async with self._database.connection() as connection:
+            counted, keys = await sql.census(connection, tenant)
+        return {**(dict(counted) if counted is not None else {}), "keys": keys}
+
+    async def _make(
+        self, connection: Connection, tenant: str, name: str, vacant: Vacant, lease: tuple[str, float]
+    ) -> Granted | None:
+        sid = session_uuid(tenant, name)
+        dek_id, data_key = new_data_key()
+        vault = SessionVault(tenant, sid.bytes, dek_id, data_key)
+        change = first_change(sid, vacant, vault, [], Identity(), None)
+        wrapped = self._heads.masters.wrap(data_key, wrap_context(tenant, sid.bytes, dek_id))
+        made = await commit_sql.create(
+            connection, change, tenant=tenant, name=name, epoch=vacant.epoch + 1, wrapped=wrapped, lease=lease
+        )
+        if made is None:
+            await renew(connection, self._heads.masters)
+        return None if made is None else Granted(made["epoch"], made["lease_expires"])
+
+
+def _living(found: SessionRow | Vacant) -> SessionRow:
+    if isinstance(found, Vacant):
+        raise NoSession
+    if found.head.deleted:
+        raise Deleted
+    return found
+
+
+def _summary(row: SessionRow, keys: Mapping[str, tuple[int, int]]) -> Summary:
+    lease = row.lease if row.lease is not None and row.lease.live else None
+    return Summary(
+        row.name,
+        row.head.version,
+        row.head.epoch,
+        lease,
+        row.head.identity.paired,
+        keys,
+        row.created_at,
+        row.updated_at,
+    )

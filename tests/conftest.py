@@ -1,0 +1,60 @@
+"""What tests share: one real Postgres for the whole run, and a fresh database for each test that asks for one."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Iterator
+
+import asyncpg
+import pytest
+from api import Api, serve
+
+from service.embedded import EmbeddedPostgres
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """The embedded Postgres, started once, durable as in production."""
+    server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def database_url(postgres_server: EmbeddedPostgres) -> AsyncIterator[str]:
+    """The URL of an empty database of this test's own, for asyncpg; dropped afterwards, whoever is still connected."""
+    name = f"test_{secrets.token_hex(6)}"
+    connection = await asyncpg.connect(postgres_server.dsn)
+    try:
+        await connection.execute(f'CREATE DATABASE "{name}"')
+        yield postgres_server.dsn.replace("/authstore?", f"/{name}?")
+        await connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    finally:
+        await connection.close()
+
+
+@pytest.fixture(scope="session")
+def shared_url(postgres_server: EmbeddedPostgres) -> str:
+    """The URL of a database shared by tests that use sessions of their own."""
+
+    async def make() -> None:
+        connection = await asyncpg.connect(postgres_server.dsn)
+        await connection.execute("CREATE DATABASE shared")
+        await connection.close()
+
+    asyncio.run(make())
+    return postgres_server.dsn.replace("/authstore?", "/shared?")
+
+
+@pytest.fixture
+async def api(shared_url: str) -> AsyncIterator[Api]:
+    """The real application on the shared database, asked by its first token."""
+    async with serve(shared_url) as served:
+        yield served
+
+
+@pytest.fixture
+async def own_api(database_url: str) -> AsyncIterator[Api]:
+    """The real application on a database of this test's own."""
+    async with serve(database_url) as served:
+        yield served

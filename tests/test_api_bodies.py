@@ -1,0 +1,419 @@
+"""Requests that are not what the contract says: 400, 413, 415, 422. Nothing is stored, nothing is echoed."""
+
+import json
+import zlib
+
+import pytest
+from api import Api, at, creds, fresh, key_uuid, serve, zipped
+
+SECRET = "needle-4915551234567"
+BODIED = [("POST", "commit"), ("PUT", "state"), ("POST", "lease"), ("POST", "keys/get")]
+
+NOT_JSON = {
+    "empty": b"",
+    "white space": b"  \n",
+    "a word": b"needle-4915551234567",
+    "cut off": b'{"keys":{"t":{"needle-4915551234567":1}}',
+    "two values": b"{} {}",
+    "trailing comma": b'{"keys":{"t":{"a":1,}}}',
+    "single quotes": b"{'keys':{}}",
+    "comment": b'{"keys":{}} // needle-4915551234567',
+    "NaN": b'{"keys":{"t":{"a":NaN}}}',
+    "Infinity": b'{"keys":{"t":{"a":-Infinity}}}',
+    "leading zero": b'{"keys":{"t":{"a":01}}}',
+    "half a number": b'{"keys":{"t":{"a":1.}}}',
+    "plus": b'{"keys":{"t":{"a":+1}}}',
+    "control character": b'{"keys":{"t":{"a":"\x01"}}}',
+    "bad escape": b'{"keys":{"t":{"a":"\\x41"}}}',
+    "short escape": b'{"keys":{"t":{"a":"\\u12"}}}',
+    "lone surrogate and no end": b'{"keys":{"t":{"a":"\\ud83d',
+    "not UTF-8": b'{"keys":{"t":{"a":"\xff"}}}',
+    "overlong UTF-8": b'{"keys":{"t":{"a":"\xc0\xaf"}}}',
+    "surrogate as UTF-8": b'{"keys":{"t":{"a":"\xed\xa0\xbd"}}}',
+    "UTF-16": '{"keys":{}}'.encode("utf-16"),
+    "byte order mark": b'\xef\xbb\xbf{"keys":{}}',
+    "nested too deep": b'{"keys":{"t":{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}}}",
+    "objects too deep": b'{"keys":{"t":{"a":' + b'{"a":' * 50_000 + b"1" + b"}" * 50_000 + b"}}}",
+    "top-level array": b"[]",
+    "top-level string": b'"needle-4915551234567"',
+    "top-level null": b"null",
+    "top-level number": b"1",
+}
+
+WRONG_SHAPES = {
+    '{"creds":[]}': "/creds",
+    '{"creds":null}': "/creds",
+    '{"creds":"needle-4915551234567"}': "/creds",
+    '{"keys":[]}': "/keys",
+    '{"keys":null}': "/keys",
+    '{"keys":{"t":[]}}': "/keys",
+    '{"keys":{"t":null}}': "/keys",
+    '{"keys":{"t":"needle-4915551234567"}}': "/keys",
+    '{"keys":{"needle-4915551234567":1}}': "/keys",
+    '{"reset":"yes"}': "/reset",
+    '{"force":1}': "/force",
+    '{"force":null}': "/force",
+    '{"needle-4915551234567":{}}': None,
+}
+
+WRONG_BATCHES = {
+    "{}": None,
+    '{"commits":{}}': "/commits",
+    '{"commits":[[]]}': "/commits/0",
+    '{"commits":[{"session":"a"},{"keys":{}}]}': "/commits/1",
+    '{"commits":[{"session":7}]}': "/commits/0/session",
+    '{"commits":[{"session":"a","keys":[]}]}': "/commits/0/keys",
+    '{"commits":[{"session":"a","if_match":"1"}]}': "/commits/0/if_match",
+    '{"commits":[{"session":"a","if_match":-1}]}': "/commits/0/if_match",
+    '{"commits":[{"session":"a","lease_epoch":1.5}]}': "/commits/0/lease_epoch",
+    '{"commits":[{"session":"a","idempotency_key":"needle-4915551234567"}]}': "/commits/0/idempotency_key",
+    '{"commits":[{"session":"a","needle-4915551234567":1}]}': "/commits/0",
+}
+
+BAD_HEADERS = [
+    *(("If-Match", text) for text in ("x", "*", '"-1"', '""', '"1.0"', '"1", "2"', "9" * 30)),
+    *(("Lease-Epoch", text) for text in ("x", "-1", "1.5", "1e3", "", "9" * 30, "\u0661")),
+    *(("Idempotency-Key", text) for text in ("x", "", "needle-4915551234567", "0" * 31, "0" * 33)),
+]
+
+BAD_NAMES = ["a b", "a/b", "a\\b", "é", "a\0b", "a\n", "a" * 129, "%", "{a}", "a?", "a#b", "\u202ea", "a" * 10_000]
+BAD_TYPES = ["", "t" * 65, "a\0b", "\ud800", "a\udfff", "\ud83d"]
+BAD_IDS = ["", "a" * 513, "é" * 257, "\0", "a\0b", "\ud800", "\udc00a", "x\ud83d"]
+
+
+def is_silent(text: bytes) -> bool:
+    """Nothing of what was sent is in an answer."""
+    return SECRET.encode() not in text
+
+
+@pytest.fixture
+async def kept(api: Api) -> str:
+    """A session that is there already."""
+    session = fresh()
+    await api.commit(session, {"creds": creds(), "keys": {"session": {"a": 1}}})
+    return session
+
+
+@pytest.mark.parametrize("raw", NOT_JSON.values(), ids=NOT_JSON)
+async def test_what_is_not_a_json_object_is_400(api: Api, kept: str, raw: bytes):
+    async with api.unchanged():
+        for session in (kept, fresh()):
+            for method, call in BODIED:
+                answer = await api.ask(method, at(session, call), raw=raw)
+                assert (answer.status, answer.slug) == (400, "bad-body"), call
+                assert is_silent(answer.text)
+        answer = await api.ask("POST", "/v1/commits", raw=raw)
+        assert (answer.status, answer.slug) == (400, "bad-body")
+        assert is_silent(answer.text)
+
+
+@pytest.mark.parametrize("depth", range(100, 1100, 20))
+async def test_nesting_is_stored_and_given_back_or_refused(api: Api, depth: int):
+    session = fresh()
+    value = b"[" * depth + b"]" * depth
+    answers = [
+        await api.ask("POST", at(session, "commit"), raw=b'{"keys":{"t":{"a":' + value + b"}}}"),
+        await api.ask("POST", at(fresh(), "commit"), raw=b'{"creds":{"a":' + value + b"}}"),
+    ]
+    assert {answer.status for answer in answers} <= {200, 400, 422}
+    found = await api.ask("POST", at(session, "keys/get"), {"t": ["a"]})
+    if answers[0].status == 200:
+        assert found.text == b'{"t":{"a":' + value + b"}}"
+    else:
+        assert found.status == 404
+    assert depth > 500 or [answer.status for answer in answers] == [200, 200]
+
+
+@pytest.mark.parametrize(("body", "pointer"), WRONG_SHAPES.items(), ids=WRONG_SHAPES)
+async def test_a_wrong_shape_is_400_with_a_pointer(api: Api, kept: str, body: str, pointer: str | None):
+    async with api.unchanged():
+        for session in (kept, fresh()):
+            answer = await api.ask("POST", at(session, "commit"), raw=body.encode())
+            assert (answer.status, answer.slug, answer.json.get("pointer")) == (400, "bad-body", pointer)
+            assert is_silent(answer.text)
+
+
+@pytest.mark.parametrize(("body", "pointer"), WRONG_BATCHES.items(), ids=WRONG_BATCHES)
+async def test_a_batch_of_a_wrong_shape_is_400_and_nothing_of_it_applies(api: Api, body: str, pointer: str | None):
+    async with api.unchanged():
+        answer = await api.ask("POST", "/v1/commits", raw=body.encode())
+        assert (answer.status, answer.slug, answer.json.get("pointer")) == (400, "bad-body", pointer)
+        assert is_silent(answer.text)
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ('{"t":"a"}', 400),
+        ('{"t":{"a":1}}', 400),
+        ('{"t":[1]}', 400),
+        ('{"t":[null]}', 400),
+        ('{"t":null}', 400),
+        ('{"":["a"]}', 422),
+        ('{"t":[""]}', 422),
+        ('{"t":["a","\\ud83d"]}', 422),
+        ('{"\\ud83d":["a"]}', 422),
+        ('{"t":["a\\u0000"]}', 422),
+        (json.dumps({"t": ["i" * 513]}), 422),
+        (json.dumps({"t" * 65: ["i"]}), 422),
+    ],
+)
+async def test_a_get_of_a_wrong_shape_or_name(api: Api, kept: str, body: str, status: int):
+    answer = await api.ask("POST", at(kept, "keys/get"), raw=body.encode())
+    assert (answer.status, answer.slug) == (status, "bad-body" if status == 400 else "bad-input")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "pointer"),
+    [
+        ({"ttl_s": 5}, 400, None),
+        ({"holder": "h"}, 400, None),
+        ({"holder": "", "ttl_s": 5}, 400, "/holder"),
+        ({"holder": "h" * 201, "ttl_s": 5}, 400, "/holder"),
+        ({"holder": 1, "ttl_s": 5}, 400, "/holder"),
+        ({"holder": "h", "ttl_s": 0}, 400, "/ttl_s"),
+        ({"holder": "h", "ttl_s": -1}, 400, "/ttl_s"),
+        ({"holder": "h", "ttl_s": 1e9}, 400, "/ttl_s"),
+        ({"holder": "h", "ttl_s": "5"}, 400, "/ttl_s"),
+        ({"holder": "h", "ttl_s": 5, "takeover": "yes"}, 400, "/takeover"),
+        ({"holder": "h", "ttl_s": 5, SECRET: 1}, 400, None),
+        ({"holder": "a\nb", "ttl_s": 5}, 422, "/holder"),
+        ({"holder": "a\0b", "ttl_s": 5}, 422, "/holder"),
+        ({"holder": "\ud83d", "ttl_s": 5}, 422, "/holder"),
+    ],
+)
+async def test_a_lease_of_a_wrong_shape(api: Api, kept: str, body: object, status: int, pointer: str | None):
+    async with api.unchanged():
+        for session in (kept, fresh()):
+            answer = await api.ask("POST", at(session, "lease"), body)
+            assert (answer.status, answer.json.get("pointer")) == (status, pointer)
+            assert is_silent(answer.text)
+
+
+@pytest.mark.parametrize(("name", "text"), BAD_HEADERS)
+async def test_a_bad_header_is_400(api: Api, kept: str, name: str, text: str):
+    headers = {name: text}
+    async with api.unchanged():
+        for method, call, body in (("POST", "commit", {"keys": {"t": {"a": 2}}}), ("PUT", "state", {"keys": {}})):
+            answer = await api.ask(method, at(kept, call), body, headers=headers)
+            assert (answer.status, answer.slug) == (400, "bad-body")
+            assert is_silent(answer.text)
+        if name == "Lease-Epoch":
+            for method, call in (("DELETE", ""), ("DELETE", "lease"), ("POST", "lease")):
+                body = {"holder": "h", "ttl_s": 5} if method == "POST" else None
+                assert (await api.ask(method, at(kept, call), body, headers=headers)).status == 400
+
+
+async def test_releasing_a_lease_takes_its_epoch(api: Api, kept: str):
+    await api.lease(kept)
+    async with api.unchanged():
+        answer = await api.ask("DELETE", at(kept, "lease"))
+        assert (answer.status, answer.slug) == (400, "bad-body")
+
+
+@pytest.mark.parametrize("name", BAD_NAMES, ids=ascii)
+async def test_a_bad_session_name_is_422_on_every_call(api: Api, name: str):
+    calls = [
+        ("GET", ""),
+        ("DELETE", ""),
+        ("POST", "restore"),
+        ("GET", "creds"),
+        ("POST", "keys/get"),
+        ("GET", "keys/session"),
+        ("POST", "commit"),
+        ("GET", "state"),
+        ("PUT", "state"),
+        ("POST", "lease"),
+        ("GET", "integrity"),
+    ]
+    async with api.unchanged():
+        if len(name) < 5000:
+            for method, call in calls:
+                answer = await api.ask(method, at(name, call), {} if method in {"POST", "PUT"} else None)
+                assert (answer.status, answer.slug) == (422, "bad-input"), (method, call)
+                assert name not in answer.text.decode() or name in "%"
+        else:
+            assert (await api.ask("POST", at(name, "commit"), {})).status in {400, 422}
+        results = (await api.good("POST", "/v1/commits", {"commits": [{"session": name}, {"session": ""}]}))["results"]
+        assert [result["problem"]["status"] for result in results] == [422, 422]
+
+
+@pytest.mark.parametrize("query", ["prefix=a%20b", "prefix=%25", "cursor=%00", "cursor=%C3%A9", "cursor=%ED%A0%80"])
+async def test_a_list_takes_names_only(api: Api, query: str):
+    assert (await api.ask("GET", f"/v1/sessions?{query}")).slug == "bad-input"
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "1001", "x", "", "1.5", "9" * 40, "%D9%A1"])
+async def test_a_limit_is_1_to_1000(api: Api, kept: str, limit: str):
+    assert (await api.ask("GET", f"/v1/sessions?limit={limit}")).slug == "bad-input"
+    assert (await api.ask("GET", at(kept, f"keys/session?limit={limit}"))).slug == "bad-input"
+
+
+@pytest.mark.parametrize("query", ["cursor=x", "cursor=", "cursor=00", "cursor=" + "0" * 34, "values=maybe", "values="])
+async def test_a_page_takes_its_own_cursors_only(api: Api, kept: str, query: str):
+    assert (await api.ask("GET", at(kept, f"keys/session?{query}"))).slug == "bad-input"
+
+
+@pytest.mark.parametrize("ktype", BAD_TYPES, ids=ascii)
+async def test_a_bad_type_is_422(api: Api, kept: str, ktype: str):
+    async with api.unchanged():
+        for session in (kept, fresh()):
+            body = {"creds": creds(), "keys": {"session": {"a": 2}, ktype: {"a": 1}}}
+            for method, call in (("POST", "commit"), ("PUT", "state")):
+                answer = await api.ask(method, at(session, call), body)
+                assert (answer.status, answer.slug, answer.json["pointer"]) == (422, "bad-input", "/keys")
+
+
+@pytest.mark.parametrize("key_id", BAD_IDS, ids=lambda key_id: ascii(key_id[:9]) + str(len(key_id)))
+async def test_a_bad_id_is_422_and_nothing_beside_it_is_stored(api: Api, kept: str, key_id: str):
+    async with api.unchanged():
+        for value in (1, None):
+            body = {"creds": creds(), "keys": {"session": {"a": 2, "b": None, key_id: value, "c": 3}}}
+            for session in (kept, fresh()):
+                answer = await api.ask("POST", at(session, "commit"), body)
+                assert (answer.status, answer.slug, answer.json["pointer"]) == (422, "bad-input", "/keys")
+        results = (await api.good("POST", "/v1/commits", {"commits": [{"session": fresh(), **body}]}))["results"]
+        assert results[0]["problem"]["status"] == 422
+
+
+async def test_the_longest_names_are_taken(api: Api):
+    session = "a" * 116 + fresh("")[1:]
+    assert len(session) == 128
+    ids = [
+        "a" * 512,
+        "é" * 256,
+        "\U0001f600" * 128,
+        "/",
+        "..",
+        "a:b+c=d",
+        "constructor",
+        "__proto__",
+        " ",
+        "\n",
+        "\x7f",
+    ]
+    ktypes = ["t" * 64, "\U0001f600" * 64, "/", "..", "{t}", " ", "%2F", "%", "a?b#c", "get", "\n", "+"]
+    await api.commit(session, {"keys": {ktype: dict.fromkeys(ids, 0) for ktype in ktypes}})
+    assert await api.get(session, dict.fromkeys(ktypes, ids)) == {ktype: dict.fromkeys(ids, 0) for ktype in ktypes}
+    for ktype in ktypes:
+        if ktype != "..":  # clients resolve it away
+            page = await api.good("GET", at(session, "keys/") + at(ktype).removeprefix("/v1/sessions/"))
+            assert sorted(page["ids"]) == sorted(ids), ktype
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"reset": True}, "/reset"),
+        ({"reset": True, "keys": {"t": {"a": 1}}}, "/reset"),
+        ({"creds": creds(signedIdentityKey=[])}, "/creds/signedIdentityKey"),
+        ({"creds": creds(signedIdentityKey={"public": "c2hvcnQ="})}, "/creds/signedIdentityKey/public"),
+        ({"creds": creds(signedIdentityKey={"public": SECRET})}, "/creds/signedIdentityKey/public"),
+        ({"creds": creds(signedIdentityKey={})}, "/creds/signedIdentityKey/public"),
+        ({"creds": creds(nextPreKeyId="31")}, "/creds/nextPreKeyId"),
+        ({"creds": creds(nextPreKeyId=-1)}, "/creds/nextPreKeyId"),
+        ({"creds": creds(nextPreKeyId=1.5)}, "/creds/nextPreKeyId"),
+        ({"creds": creds(nextPreKeyId=True)}, "/creds/nextPreKeyId"),
+        ({"creds": creds(nextPreKeyId=2**53)}, "/creds/nextPreKeyId"),
+        ({"creds": creds(nextPreKeyId=10**4000)}, "/creds/nextPreKeyId"),
+        ({"creds": creds(firstUnuploadedPreKeyId=[])}, "/creds/firstUnuploadedPreKeyId"),
+        ({"creds": creds(accountSyncCounter={})}, "/creds/accountSyncCounter"),
+        ({"creds": creds(signedPreKey=[])}, "/creds/signedPreKey"),
+        ({"creds": creds(signedPreKey={"keyId": "1"})}, "/creds/signedPreKey/keyId"),
+    ],
+)
+async def test_creds_that_cannot_be_judged_are_422(api: Api, kept: str, body: object, pointer: str):
+    async with api.unchanged():
+        for session in (kept, fresh()):
+            for more in ({}, {"force": True}):
+                answer = await api.ask("POST", at(session, "commit"), {**body, **more})
+                assert (answer.status, answer.slug, answer.json["pointer"]) == (422, "bad-input", pointer)
+                assert is_silent(answer.text)
+
+
+async def test_numbers_of_any_length_are_stored(api: Api):
+    session, long = fresh(), b"9" * 20_000
+    raw = b'{"creds":{"n":' + long + b'},"keys":{"pre-key":{"1":' + long + b"}}}"
+    await api.commit(session, raw=raw)
+    await api.commit(session, raw=raw)
+    again = await api.ask("POST", at(session, "commit"), raw=raw.replace(b'"1":9', b'"1":8'))
+    assert (again.status, again.slug) == (409, "pre-key-overwritten")
+    assert (await api.ask("GET", at(session, "creds"))).text == b'{"n":' + long + b"}"
+
+
+async def test_a_state_holds_no_deletions(api: Api, kept: str):
+    async with api.unchanged():
+        answer = await api.ask("PUT", at(kept, "state"), {"keys": {"t": {"a": None}}})
+        assert (answer.status, answer.json["pointer"]) == (422, "/keys")
+
+
+async def test_a_reused_idempotency_key_is_422(api: Api, kept: str):
+    key = key_uuid()
+    await api.commit(kept, {"keys": {"t": {"a": 1}}}, headers=key)
+    bodies = [{"keys": {"t": {"a": 2}}}, {"keys": {"t": {"b": 1}}}, {"keys": {"t": {"a": None}}}, {}]
+    bodies += [{"keys": {"t": {"a": 1}}, "force": True}, {"keys": {"t": {"a": 1}}, "creds": creds(nextPreKeyId=40)}]
+    async with api.unchanged():
+        for body in bodies:
+            answer = await api.ask("POST", at(kept, "commit"), body, headers=key)
+            assert (answer.status, answer.slug) == (422, "idempotency-key-reused")
+        answer = await api.ask("PUT", at(kept, "state"), {"keys": {"t": {"a": 1}}}, headers=key)
+        assert (answer.status, answer.slug) == (422, "idempotency-key-reused")
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
+async def test_another_content_type_is_415(api: Api, kept: str, kind: str):
+    async with api.unchanged():
+        for method, call in BODIED:
+            answer = await api.ask(method, at(kept, call), raw=b"{}", headers={"Content-Type": kind})
+            assert (answer.status, answer.slug) == (415, "unsupported-media-type")
+
+
+@pytest.mark.parametrize("coding", ["br", "zstd", "compress", "gzip, gzip", "needle-4915551234567"])
+async def test_another_content_encoding_is_415(api: Api, kept: str, coding: str):
+    async with api.unchanged():
+        answer = await api.ask("POST", at(kept, "commit"), raw=b"{}", headers={"Content-Encoding": coding})
+        assert (answer.status, answer.slug) == (415, "unsupported-media-type")
+        assert is_silent(answer.text)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        *(zipped(b'{"keys":{"t":{"a":2}}}')[:-cut] for cut in (1, 4, 8, 9, 15)),
+        zipped(b'{"keys":{"t":{"a":2}}}')[:-8] + bytes(8),
+        zipped(b"{}") + zipped(b""),
+        zipped(b"{}") + b"needle-4915551234567",
+        zipped(b"[]")[4:],
+        zlib.compress(b"{}"),
+        b"\x1f\x8b",
+        b"{}",
+        b"",
+    ],
+)
+async def test_a_broken_gzip_body_is_400(api: Api, kept: str, raw: bytes):
+    async with api.unchanged():
+        answer = await api.ask("POST", at(kept, "commit"), raw=raw, headers={"Content-Encoding": "gzip"})
+        assert (answer.status, answer.slug) == (400, "bad-body")
+        assert is_silent(answer.text)
+
+
+async def test_a_body_over_the_limit_is_413(shared_url: str):
+    session, text = fresh(), json.dumps({"keys": {"t": {"a": "x" * 1_100_000}}}).encode()
+    bomb = zlib.compressobj(9, wbits=31)
+    bombs = b"".join([*(bomb.compress(bytes(1 << 20)) for _ in range(200)), bomb.flush()])
+    assert len(bombs) < 300_000
+
+    async def pieces():
+        for start in range(0, len(text), 50_000):
+            yield text[start : start + 50_000]
+
+    async with serve(shared_url, max_body_mb=1) as api:
+        await api.commit(session, {"creds": creds()})
+        async with api.unchanged():
+            for method, path in [*((method, at(session, call)) for method, call in BODIED), ("POST", "/v1/commits")]:
+                for raw, headers in ((text, {}), (zipped(text), {"Content-Encoding": "gzip"}), (pieces(), {})):
+                    answer = await api.ask(method, path, raw=raw, headers=headers)
+                    assert (answer.status, answer.slug) == (413, "too-large"), path
+            answer = await api.ask("POST", at(session, "commit"), raw=bombs, headers={"Content-Encoding": "gzip"})
+            assert (answer.status, answer.slug) == (413, "too-large")
+        await api.commit(session, {"keys": {"t": {"a": "x" * 1_000_000}}})

@@ -1,0 +1,60 @@
+"""Sessions too large to hold are streamed: an answer that cannot be finished is cut off, never taken for whole."""
+
+import asyncio
+import contextlib
+import json
+
+import asyncpg
+from api import Api, at, fresh
+
+ROWS = 6000
+VALUE = "v" * 2000
+READ_AT_ONCE = 65_536
+
+
+async def filled(api: Api) -> str:
+    session = fresh()
+    await api.commit(session, {"keys": {"session": {str(n): VALUE for n in range(ROWS)}}})
+    return session
+
+
+async def begun(api: Api, session: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A state asked for by a reader who has taken only its beginning."""
+    server = api.client.server
+    assert server.port is not None
+    reader, writer = await asyncio.open_connection(server.host, server.port, limit=READ_AT_ONCE)
+    writer.write(
+        f"GET {at(session, 'state')} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {api.token}\r\n\r\n".encode()
+    )
+    head = await reader.readuntil(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200")
+    assert b"chunked" in head.lower()
+    return reader, writer
+
+
+async def test_a_state_is_streamed_to_its_end(own_api: Api):
+    session = await filled(own_api)
+    answer = await own_api.ask("GET", at(session, "state"))
+    assert len(json.loads(answer.text)["keys"]["session"]) == ROWS
+
+
+async def test_a_stream_that_loses_its_database_is_cut_off_and_followed_by_nothing(own_api: Api, database_url: str):
+    session = await filled(own_api)
+    reader, writer = await begun(own_api, session)
+    killer = await asyncpg.connect(database_url)
+    try:
+        ended = await killer.fetchval(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND state = 'idle in transaction'"
+        )
+        assert ended >= 1, "no stream was under way"
+    finally:
+        await killer.close()
+    rest = bytearray()
+    with contextlib.suppress(ConnectionResetError):
+        while piece := await asyncio.wait_for(reader.read(READ_AT_ONCE), 30):
+            rest += piece
+    writer.close()
+    assert b"HTTP/1.1" not in rest, "another answer inside this one"
+    assert not rest.endswith(b"0\r\n\r\n"), "an end that looks like one"
+    assert (await own_api.ask("GET", at(session))).status == 200, "the service goes on"

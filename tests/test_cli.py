@@ -1,0 +1,265 @@
+"""The command line as its users meet it: a process, beside a running service on the same data folder and without one."""
+
+import base64
+import json
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+from api import creds
+from command_line import SESSION_TYPE, Cli, Done, commit, fresh, read
+from service_process import ServiceProcess, free_port
+
+from service.embedded import attach
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
+    with ServiceProcess(tmp_path_factory.mktemp("cli") / "data") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def cli(service: ServiceProcess) -> Cli:
+    """Commands beside the running service."""
+    return Cli(service.data_dir, AUTHSTORE_PORT=str(service.port))
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[ServiceProcess]:
+    """A service of this test's own, not started."""
+    service = ServiceProcess(tmp_path / "data")
+    yield service
+    if service._process is not None:
+        service.stop()
+
+
+# -- usage ----------------------------------------------------------------------------------------------------------------
+
+
+def test_help_names_every_command(cli):
+    said = cli.good("--help").out
+    for group in ("serve", "health", "doctor", "token", "key", "sessions", "schema"):
+        assert group in said
+    for command in ("serve", "key rotate", "sessions delete"):
+        assert "Usage: authstore" in cli.good(*command.split(), "--help").out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "",
+        "nothing",
+        "token",
+        "token create --scope all",
+        "token create --days 0",
+        "token revoke",
+        "sessions list --format yaml",
+        "--nothing doctor",
+        "serve --port many",
+    ],
+)
+def test_wrong_usage_is_exit_2(cli, arguments):
+    assert cli(*arguments.split()).code == 2
+
+
+@pytest.mark.parametrize("command", ["serve", "key rotate", "token create", "sessions list", "schema apply", "doctor"])
+def test_an_unknown_setting_stops_every_command_before_it_does_anything(tmp_path, command):
+    cli = Cli(tmp_path / "data", AUTHSTORE_TOKN="secret")
+    done = cli(*command.split())
+    assert done.code == 2
+    assert done.out == ""
+    assert done.err == "authstore: AUTHSTORE_TOKN is not a setting: did you mean AUTHSTORE_TOKEN?\n"
+    assert not (tmp_path / "data").exists()
+
+
+def test_wrong_settings_are_told_all_at_once_without_their_values(tmp_path):
+    done = Cli(tmp_path / "data", AUTHSTORE_PORT="secret", AUTHSTORE_MASTER_KEY="secret", AUTHSTORE_WORKERS="0")(
+        "serve"
+    )
+    assert done.code == 2
+    assert len(done.err.splitlines()) == 3
+    assert "secret" not in done.err
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_data_folder_that_cannot_be_one_is_a_sentence(tmp_path):
+    (tmp_path / "file").write_text("x")
+    done = Cli(tmp_path / "file")("sessions", "list")
+    assert done.code == 1
+    assert done.err.startswith("authstore: ")
+    assert (tmp_path / "file").read_text() == "x"
+
+
+def test_a_database_that_is_away_is_a_sentence(tmp_path):
+    url = f"postgresql://u:hidden@127.0.0.1:{free_port()}/d"
+    key = base64.b64encode(bytes(32)).decode()
+    done = Cli(tmp_path / "data")("sessions", "list", AUTHSTORE_DATABASE_URL=url, AUTHSTORE_MASTER_KEY=key)
+    assert (done.code, done.err) == (1, "authstore: The database is not available.\n")
+
+
+def test_what_nobody_foresaw_shows_its_class_and_place_alone(cli, service):
+    code = (
+        "import sys; from service.cli import main, sessions\n"
+        "async def bad(store, caller, prefix):\n    secret = prefix; raise ValueError(secret)\n"
+        "sessions._all = bad; sys.argv = ['authstore', 'sessions', 'list', '--prefix', 'hidden']; main.main()"
+    )
+    env = {"PATH": os.environ["PATH"], "AUTHSTORE_DATA_DIR": str(service.data_dir)}
+    ran = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+    assert ran.returncode == 1
+    assert json.loads(ran.stderr)["error"] == "ValueError"
+    assert "hidden" not in ran.stderr
+
+
+# -- token ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_token_works_until_it_is_revoked(cli, service):
+    token = cli.good("token", "create", "--label", "first worker").out.strip()
+    other = ServiceProcess(service.data_dir)
+    other.url, other.token = service.url, token
+    assert commit(other, fresh("tok"), 1) == 200
+    (row,) = [row for row in cli.good("token", "list", "--format", "json").json if row["label"] == "first worker"]
+    assert (row["tenant"], row["scope"], row["revoked_at"]) == ("default", "write", None)
+    assert token.split("_")[2] not in cli.good("token", "list").out + cli.good("token", "list", "--format", "json").out
+    assert cli.good("token", "revoke", row["id"]).out == ""
+    time.sleep(1.1)  # how long a found token is believed
+    assert other.ask("GET", "/v1/sessions")[0] == 401
+    assert cli("token", "revoke", row["id"]) == Done(
+        1, "", "authstore: there is no such token, or it is revoked already\n"
+    )
+    (row,) = [row for row in cli.good("token", "list", "--format", "json").json if row["label"] == "first worker"]
+    assert row["revoked_at"]
+
+
+def test_a_token_opens_its_tenant_in_its_scope(cli, service):
+    name = fresh("mine")
+    assert commit(service, name, 1) == 200
+    other = ServiceProcess(service.data_dir)
+    other.url = service.url
+    other.token = cli.good("token", "create", "--tenant", "acme", "--scope", "read", "--days", "1").out.strip()
+    assert other.ask("GET", f"/v1/sessions/{name}")[0] == 404
+    assert commit(other, name, 1) == 403
+    assert cli("token", "create", "--tenant", "a/b").code == 1
+    assert cli("token", "create", "--label", "x" * 101).code == 1
+
+
+def test_commands_without_a_service_start_its_postgres_and_stop_it(own):
+    cli = Cli(own.data_dir)
+    token = cli.good("token", "create").out.strip()
+    assert attach(own.data_dir) is None
+    assert _postgres_of(own.data_dir) == []
+    own.start()
+    own.token = token
+    assert commit(own, "s", 1) == 200
+    own.stop()
+    assert [row["session"] for row in cli.good("sessions", "list", "--format", "json").json] == ["s"]
+    assert _postgres_of(own.data_dir) == []
+
+
+# -- sessions -------------------------------------------------------------------------------------------------------------
+
+
+def test_sessions_are_listed_shown_deleted_and_restored(cli, service):
+    prefix = fresh("listed")
+    names = [f"{prefix}-{n}" for n in range(3)]
+    for name in names:
+        commit(service, name, "value")
+    service.call("POST", f"/v1/sessions/{names[0]}/commit", {"creds": creds()})
+    rows = cli.good("sessions", "list", "--prefix", prefix, "--format", "json").json
+    assert [row["session"] for row in rows] == names
+    assert [row["paired"] for row in rows] == [True, False, False]
+    table = cli.good("sessions", "list", "--prefix", prefix).out
+    assert all(name in table for name in names)
+    shown = cli.good("sessions", "show", names[0], "--format", "json").json
+    assert (shown["version"], shown["keys"], shown[f"keys {SESSION_TYPE}"]) == (2, 1, 1)
+    assert "can be restored until" in cli.good("sessions", "delete", names[0]).out
+    assert service.ask("GET", f"/v1/sessions/{names[0]}")[0] == 410
+    assert cli("sessions", "show", names[0]).code == 1
+    assert cli.good("sessions", "restore", names[0]).out == "restored\n"
+    assert read(service, names[0]) == "value"
+    assert cli.good("sessions", "delete", "--purge", names[0]).out == "destroyed\n"
+    assert cli("sessions", "restore", names[0]).code == 1
+    assert service.ask("GET", f"/v1/sessions/{names[0]}")[0] == 404
+    assert [row["session"] for row in cli.good("sessions", "list", "--prefix", prefix, "--format", "json").json] == (
+        names[1:]
+    )
+
+
+def test_sessions_of_another_tenant_are_not_there(cli, service):
+    name = fresh("other")
+    commit(service, name, 1)
+    assert cli.good("sessions", "list", "--tenant", "acme", "--format", "json").json == []
+    assert cli.good("sessions", "list", "--tenant", "acme").out == "nothing\n"
+    for command in ("show", "delete", "restore"):
+        done = cli("sessions", command, name, "--tenant", "acme")
+        assert (done.code, done.err) == (1, "authstore: There is no such session.\n")
+    assert read(service, name) == 1
+
+
+def test_a_name_that_is_none_is_refused_without_an_echo(cli):
+    for command in ("show", "delete", "restore"):
+        done = cli("sessions", command, "hidden/name")
+        assert done.code == 1
+        assert "hidden" not in done.err + done.out
+
+
+# -- schema, health, doctor -----------------------------------------------------------------------------------------------
+
+
+async def test_schema_is_told_and_applied(database_url, tmp_path):
+    cli = Cli(tmp_path / "data", AUTHSTORE_DATABASE_URL=database_url)
+    before = cli("schema", "status")
+    assert before.code == 3
+    assert before.out.splitlines()[0] == "0001_sessions.sql"
+    assert cli("schema", "status").out == before.out, "status changes nothing"
+    assert cli.good("schema", "apply").out == before.out
+    assert cli.good("schema", "apply").out == "nothing to apply\n"
+    assert cli.good("schema", "status").out == "up to date\n"
+    connection = await asyncpg.connect(database_url)
+    await connection.execute("INSERT INTO schema_versions (version, name, checksum) VALUES (999, 'later', '')")
+    await connection.close()
+    for command in ("status", "apply"):
+        done = cli("schema", command)
+        assert done.code == 1
+        assert "newer than this release" in done.err
+    assert not (tmp_path / "data").exists()
+
+
+def test_health_is_what_the_service_says(cli, tmp_path):
+    assert cli.good("health").out == "ok\n"
+    done = cli("health", AUTHSTORE_PORT=str(free_port()))
+    assert (done.code, done.err) == (1, "no answer\n")
+
+
+def test_doctor_has_findings(cli):
+    done = cli("doctor", "--format", "json")
+    assert done.code == 3
+    verdicts = {row["check"]: row["verdict"] for row in done.json}
+    assert verdicts["master key"] == "warning"
+    assert {verdict for check, verdict in verdicts.items() if check != "master key"} == {"ok"}
+    assert "keep a copy elsewhere, without it nothing can be opened" in cli("doctor").out
+    assert cli("doctor", AUTHSTORE_HOST="0.0.0.0").out.count("warning") == 2
+
+
+def test_doctor_without_findings(tmp_path):
+    key = base64.b64encode(secrets.token_bytes(32)).decode()
+    assert Cli(tmp_path / "data", AUTHSTORE_MASTER_KEY=key)("doctor").code == 0
+
+
+def _postgres_of(data_dir: Path) -> list[int]:
+    """Processes whose working folder is this database."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "cwd").resolve() == (data_dir / "pg").resolve():
+                found.append(int(process.name))
+        except OSError:
+            continue
+    return found

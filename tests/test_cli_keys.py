@@ -1,0 +1,228 @@
+"""Master keys on the command line: rotations under writers, kills and missed by a sleeping service."""
+
+import base64
+import os
+import secrets
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from command_line import Cli, assert_all_there, commit, fill, fresh
+from service_process import ServiceProcess
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[ServiceProcess]:
+    """A service of this test's own, not started."""
+    service = ServiceProcess(tmp_path / "data")
+    yield service
+    if service._process is not None:
+        service.stop()
+
+
+def key_status(cli: Cli) -> tuple[list[str], list[str]]:
+    """Fingerprints of the keys in use and of the current one."""
+    rows = cli.good("key", "status", "--format", "json").json
+    return [row["id"] for row in rows if row["in_use"]], [row["id"] for row in rows if row["current"]]
+
+
+def test_the_keys_rotate_under_writers(own):
+    cli = Cli(own.data_dir)
+    own.start()
+    made = fill(own, 300)
+    with writing(own) as written:
+        for _ in range(3):
+            before = key_status(cli)
+            assert "data keys wrapped" in cli.good("key", "rotate").out
+            assert key_status(cli) != before
+            time.sleep(0.5)
+    assert len(written.names) > 20
+    assert max(written.statuses) < 500, sorted(set(written.statuses))
+    in_use, current = key_status(cli)
+    assert in_use == current, "an old key is still in use"
+    own.stop()
+    own.start()
+    assert_all_there(own, made | written.names)
+
+
+def test_a_killed_rotation_is_finished_by_running_it_again(own):
+    cli = Cli(own.data_dir)
+    own.start()
+    made = fill(own, 1500)
+    began = time.monotonic()
+    cli.good("key", "rotate")
+    took = time.monotonic() - began
+    with writing(own) as written:
+        for part in range(1, 6):
+            rotation = cli.start("key", "rotate")
+            time.sleep(took * (0.4 + part / 10))
+            rotation.kill()
+            rotation.wait()
+        own.kill9()
+        own.start()
+        cli.good("key", "rotate")
+    in_use, current = key_status(cli)
+    assert in_use == current
+    own.kill9()
+    own.start()
+    assert_all_there(own, made | written.names)
+
+
+def test_a_service_that_missed_a_rotation_makes_nothing_under_the_old_key(own):
+    """Its old key is thrown away while it sleeps: what it stores when it wakes must open without that key."""
+    cli = Cli(own.data_dir)
+    own.start()
+    made = fill(own, 20)
+    os.kill(own.pid, signal.SIGSTOP)
+    cli.good("key", "rotate")
+    keep_only_first_key(own.data_dir)
+    later: dict[str, str] = {fresh("later"): secrets.token_hex(4) for _ in range(8)}
+    statuses: list[int] = []
+    asking = [
+        threading.Thread(target=lambda name=name, value=value: statuses.append(commit(own, name, value)))
+        for name, value in later.items()
+    ]
+    for each in asking:
+        each.start()
+    time.sleep(0.3)  # the requests wait in its socket: it meets them before it looks for keys
+    os.kill(own.pid, signal.SIGCONT)
+    for each in asking:
+        each.join()
+    assert statuses == [200] * len(later)
+    in_use, current = key_status(cli)
+    assert in_use == current
+    own.kill9()
+    own.start()
+    assert_all_there(own, made | later)
+
+
+def test_the_old_key_may_go_after_a_rotation_and_the_current_one_may_not(own):
+    cli = Cli(own.data_dir)
+    own.start()
+    made = fill(own, 10)
+    cli.good("key", "rotate")
+    own.stop()
+    keep_only_first_key(own.data_dir)
+    own.start()
+    assert_all_there(own, made)
+    own.stop()
+    key_file = own.data_dir / "master.key"
+    kept = key_file.read_text()
+    key_file.write_text(base64.b64encode(secrets.token_bytes(32)).decode() + "\n")
+    done = cli("serve")
+    assert done.code == 1
+    assert "the configured master key does not open this database" in done.err
+    key_file.write_text(kept)
+    own.start()
+    assert_all_there(own, made)
+
+
+def test_a_running_service_never_replaces_a_key_file_that_is_gone(own):
+    own.start()
+    made = fill(own, 3)
+    key_file = own.data_dir / "master.key"
+    kept = key_file.read_text()
+    key_file.unlink()
+    time.sleep(2.5)
+    assert not key_file.exists()
+    assert commit(own, fresh("new"), 1) == 200
+    assert_all_there(own, made)
+    done = Cli(own.data_dir)("key", "rotate")
+    assert done.code == 2
+    assert "is missing" in done.err
+    assert not key_file.exists()
+    key_file.write_text(kept)
+    assert_all_there(own, made)
+    assert own.log.read_text().count("housekeeping failed") == 1, "said once, not every second"
+
+
+def test_configured_keys_rotate(tmp_path):
+    old, new = (base64.b64encode(secrets.token_bytes(32)).decode() for _ in range(2))
+    data_dir = tmp_path / "data"
+    cli = Cli(data_dir)
+    ring = {"AUTHSTORE_MASTER_KEY": f"{new} {old}"}
+    with ServiceProcess(data_dir, {"AUTHSTORE_MASTER_KEY": old}) as service:
+        made = fill(service, 30)
+        assert cli.good("key", "rotate", AUTHSTORE_MASTER_KEY=old).out.startswith("0 data keys")
+        assert cli("key", "status").code == 1, "not with the data folder's own key"
+    with ServiceProcess(data_dir, ring) as service, writing(service) as written:
+        assert cli.good("key", "rotate", **ring).out.startswith("30 data keys")
+    made |= written.names
+    assert max(written.statuses) < 500
+    rows = cli.good("key", "status", "--format", "json", AUTHSTORE_MASTER_KEY=new).json
+    assert [(row["in_use"], row["current"], row["here"]) for row in rows] == [(False, False, False), (True, True, True)]
+    assert rows[0]["retired_at"]
+    with ServiceProcess(data_dir, {"AUTHSTORE_MASTER_KEY": new}) as service:
+        assert_all_there(service, made)
+    for command in (("serve",), ("key", "rotate"), ("sessions", "list")):
+        done = cli(*command, AUTHSTORE_MASTER_KEY=old)
+        assert done.code == 1
+        assert "the configured master key does not open this database" in done.err
+
+
+def test_a_key_file_rotates_without_a_restart(tmp_path):
+    keys = tmp_path / "keys"
+    keys.write_text(base64.b64encode(secrets.token_bytes(32)).decode())
+    env = {"AUTHSTORE_MASTER_KEY_FILE": str(keys)}
+    with ServiceProcess(tmp_path / "data", env) as service, writing(service) as written:
+        made = fill(service, 5)
+        keys.write_text(base64.b64encode(secrets.token_bytes(32)).decode() + "\n" + keys.read_text())
+        time.sleep(1.5)  # writers use the new key before any rotation
+        cli = Cli(tmp_path / "data", **env)
+        cli.good("key", "rotate")
+        keys.write_text(keys.read_text().splitlines()[0])
+        assert key_status(cli)[0] == key_status(cli)[1]
+        time.sleep(1.5)
+    assert max(written.statuses) < 500
+    with ServiceProcess(tmp_path / "data", env) as service:
+        assert_all_there(service, made | written.names)
+
+
+def keep_only_first_key(data_dir: Path) -> None:
+    """The operator drops the old keys."""
+    key_file = data_dir / "master.key"
+    assert len(key_file.read_text().split()) > 1
+    key_file.write_text(key_file.read_text().split()[0] + "\n")
+
+
+@dataclass
+class Written:
+    """What a writer did: sessions it was told are stored, and every status it saw."""
+
+    names: dict[str, str]
+    statuses: list[int]
+
+
+@contextmanager
+def writing(service: ServiceProcess) -> Iterator[Written]:
+    """New sessions, commits and reads, one after the other, for as long as the context is open."""
+    written, stop = Written({}, [200]), threading.Event()
+
+    def write() -> None:
+        while not stop.is_set():
+            name, value = fresh("written"), secrets.token_hex(4)
+            try:
+                first = commit(service, name, "first")
+                second = commit(service, name, value)
+                got, _ = service.ask("GET", f"/v1/sessions/{name}/state")
+            except OSError:  # somebody killed the service
+                continue
+            time.sleep(0.05)
+            written.statuses += [first, second, got]
+            if second == 200:
+                written.names[name] = value
+
+    writers = [threading.Thread(target=write) for _ in range(2)]
+    for writer in writers:
+        writer.start()
+    try:
+        yield written
+    finally:
+        stop.set()
+        for writer in writers:
+            writer.join()

@@ -1,0 +1,149 @@
+"""What an operation may cost, counted and never timed: statements, round trips, values parsed. Fails when one grows."""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import msgspec
+import pytest
+
+from service.http import wire
+from service.http.raw_json import decode
+from service.sql import commit as commit_sql
+from service.sql import keys as keys_sql
+from service.sql import pool
+from service.store import AuthStore, Caller
+from service.store.auth_store import StoreOptions
+from service.store.commits import CommitRequest, Row
+from service.vault import MasterKeys
+
+ME = Caller("default", "write")
+NOT_COUNTED = {pool.DURABLE_SQL}  # asked once for each new connection
+
+
+class Counted:
+    """A store whose statements are counted as the driver sends them: each is one round trip once it is prepared."""
+
+    def __init__(self, store: AuthStore, statements: list[str]) -> None:
+        self.store = store
+        self.statements = statements
+
+    async def cost(self, *work: Any) -> list[str]:
+        """The statements that these calls together sent."""
+        self.statements.clear()
+        await asyncio.gather(*work)
+        return [text for text in self.statements if text not in NOT_COUNTED]
+
+
+@pytest.fixture
+async def counted(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Counted]:
+    statements: list[str] = []
+    connect = asyncpg.connection.Connection._execute  # every fetch and execute with arguments goes through here
+
+    async def counting(self: Any, query: str, *args: Any, **named: Any) -> Any:
+        statements.append(query)
+        return await connect(self, query, *args, **named)
+
+    monkeypatch.setattr(asyncpg.connection.Connection, "_execute", counting)
+    store = AuthStore(database_url, MasterKeys([os.urandom(32)]), None, StoreOptions())
+    await store.open()
+    try:
+        yield Counted(store, statements)
+    finally:
+        await store.close()
+
+
+def rows(count: int, stamp: int = 0) -> list[Row]:
+    return [Row("session", b"user.%d" % n, b'{"stamp":%d}' % stamp) for n in range(count)]
+
+
+async def commit(counted: Counted, name: str, count: int = 1, **more: Any) -> None:
+    await counted.store.commit(ME, name, CommitRequest(rows=rows(count), **more))
+
+
+async def test_a_commit_is_one_statement_however_many_rows(counted: Counted):
+    await commit(counted, "a")
+    for count in (1, 4, 812, 3002):
+        assert await counted.cost(commit(counted, "a", count)) == [commit_sql.COMMIT_SQL], count
+
+
+async def test_a_commit_with_creds_a_lease_and_deletions_is_one_statement(counted: Counted):
+    granted = await counted.store.lease(ME, "a", "me", 60, takeover=False, epoch=None)
+    await commit(counted, "a", lease_epoch=granted.epoch)
+    mixed = CommitRequest(
+        creds=b'{"nextPreKeyId":2}',
+        rows=[Row("pre-key", b"1", None), *rows(3)],
+        lease_epoch=granted.epoch,
+        if_match=1,
+    )
+    assert await counted.cost(counted.store.commit(ME, "a", mixed)) == [commit_sql.COMMIT_SQL]
+
+
+async def test_a_replacement_is_one_statement(counted: Counted):
+    await commit(counted, "a", 5)
+    assert await counted.cost(commit(counted, "a", 3, whole=True)) == [commit_sql.REPLACE_SQL]
+
+
+async def test_a_new_session_is_looked_for_and_made(counted: Counted):
+    assert len(await counted.cost(commit(counted, "new"))) == 3, "no session, none purged, made"
+
+
+async def test_a_get_is_one_statement_however_many_ids(counted: Counted):
+    await commit(counted, "a", 100)
+    for count in (1, 100, 5000):
+        asked = [("session", b"user.%d" % n) for n in range(count)]
+        assert await counted.cost(counted.store.get(ME, "a", asked)) == [keys_sql.GET_SQL], count
+    assert await counted.cost(counted.store.get(ME, "a", [("no-such-type", b"x")])) == [keys_sql.GET_SQL]
+
+
+async def test_a_whole_state_is_one_statement(counted: Counted):
+    await commit(counted, "a", 1127)
+
+    async def load() -> None:
+        async with counted.store.state(ME, "a") as state:
+            async for _ in state.chunks:
+                pass
+
+    assert await counted.cost(load()) == [keys_sql.STATE_SQL]
+
+
+async def test_what_waits_together_shares_statements(counted: Counted):
+    names = [f"s{n}" for n in range(64)]
+    for name in names:
+        await commit(counted, name)
+    sent = await counted.cost(*(commit(counted, name) for name in names))
+    assert set(sent) == {commit_sql.COMMIT_SQL}
+    # The first goes alone on each lane that was idle; all that came meanwhile leaves with the next.
+    assert len(sent) <= 8, len(sent)
+    read = await counted.cost(*(counted.store.get(ME, name, [("session", b"user.0")]) for name in names))
+    assert len(read) <= 6, len(read)
+
+
+async def test_a_refusal_of_a_remembered_session_costs_one_look(counted: Counted):
+    await commit(counted, "a")
+    stale = counted.store.commit(ME, "a", CommitRequest(rows=rows(1), if_match=0))
+    with pytest.raises(Exception, match="another version"):
+        await counted.cost(stale)
+    assert len(counted.statements) == 1
+
+
+async def test_values_are_never_parsed_on_the_way(counted: Counted, monkeypatch: pytest.MonkeyPatch):
+    """Neither the body's reader nor the store builds a value; creds are judged, once."""
+    await commit(counted, "a")
+    body = b'{"keys":{"session":{"x":%s}}}' % (b'{"deep":' * 200 + b"1" + b"}" * 200)
+    request = wire.parse_commit(body, wire.Steering(None, None, None))
+    assert type(decode(msgspec.json.Decoder(wire.CommitBody), body).value.keys["session"]["x"]) is msgspec.Raw
+    parsed: list[int] = []
+    decode_json = json.JSONDecoder.decode
+    monkeypatch.setattr(
+        json.JSONDecoder, "decode", lambda self, text, *at: parsed.append(len(text)) or decode_json(self, text, *at)
+    )
+    await counted.store.commit(ME, "a", request)
+    assert parsed == []
+    await counted.store.get(ME, "a", [("session", b"x")])
+    assert parsed == []
+    await counted.store.commit(ME, "a", CommitRequest(creds=b'{"nextPreKeyId":1}', rows=rows(1)))
+    assert parsed == [len(b'{"nextPreKeyId":1}')]

@@ -1,0 +1,150 @@
+"""`authstore export` and `authstore import`: lines and folders, out of a real service, into Baileys, and back in."""
+
+import asyncio
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import states
+from command_line import Cli
+from multi_file import get_folder, put_folder
+from service_process import ServiceProcess
+
+from protocol.digest import digest
+from protocol.file_names import file_name
+
+RELEASES = {"6": "6.7.24", "7": "7.0.0-rc14"}
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
+    with ServiceProcess(tmp_path_factory.mktemp("export") / "data") as running:
+        for release, version in RELEASES.items():
+            state = states.load(version)
+            running.call("PUT", f"/v1/sessions/real-{release}/state", {"creds": state["creds"], "keys": state["keys"]})
+        yield running
+
+
+@pytest.fixture(scope="module")
+def cli(service: ServiceProcess) -> Cli:
+    return Cli(service.data_dir, AUTHSTORE_PORT=str(service.port))
+
+
+def same_state(read: Any, state: dict[str, Any]) -> None:
+    assert digest("", states.text(read["creds"])) == digest("", states.creds_text(state))
+    for ktype, ids in state["keys"].items():
+        for key_id, value in ids.items():
+            assert digest(ktype, states.text(read["keys"][ktype][key_id])) == digest(ktype, states.text(value)), ktype
+
+
+@pytest.mark.parametrize(("release", "version"), RELEASES.items())
+def test_a_folder_is_what_baileys_itself_would_have_written(
+    cli: Cli, tmp_path: Path, release: str, version: str
+) -> None:
+    state = states.load(version)
+    done = cli("export", f"real-{release}", "--as", "files", "--output", str(tmp_path / "ours"))
+    assert done.code == 0, done.err
+    asyncio.run(put_folder(release, tmp_path / "theirs", state))
+    ours, theirs = ({p.name: p.read_text() for p in (tmp_path / name).iterdir()} for name in ("ours", "theirs"))
+    assert ours.keys() == theirs.keys()
+    assert all(json.loads(ours[name]) == json.loads(theirs[name]) for name in theirs)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "ours").iterdir()} == {0o600}
+    assert (tmp_path / "ours").stat().st_mode & 0o777 == 0o700
+    same_state(asyncio.run(get_folder(release, tmp_path / "ours", state)), state)
+
+
+def test_lines_bring_everything_back_byte_for_byte(service: ServiceProcess, cli: Cli, tmp_path: Path) -> None:
+    odd = {"test-type": {"ü/1": {"b": 1e21}, "x": "\ud83d", "y": 0, "z": False}, "lid-mapping": {"1": "2"}}
+    service.call("PUT", "/v1/sessions/odd/state", {"creds": states.load("6.7.24")["creds"], "keys": odd})
+    out = tmp_path / "all.ndjson"
+    assert cli("export", "--all", "--output", str(out)).code == 0
+    assert out.stat().st_mode & 0o777 == 0o600
+    taken = cli("import", str(out), "--tenant", "other", "--format", "json")
+    assert taken.code == 0, taken.err
+    assert {each["session"] for each in taken.json["sessions"]} >= {"odd", "real-6", "real-7"}
+    again = cli("export", "--all", "--tenant", "other")
+    assert again.code == 0
+    values = {line for line in out.read_text().splitlines() if not line.startswith('{"session":')}
+    assert {line for line in again.out.splitlines() if not line.startswith('{"session":')} == values
+    verified = cli(
+        "migrate", "verify", "--from", f"ndjson:{out}", "--tenant", "other", "--keep-unknown", "--format", "json"
+    )
+    assert [each["outcome"] for each in verified.json["sessions"]] == ["equal"] * 3
+    assert cli("import", str(out), "--tenant", "other").code == 0  # again: nothing to write
+    left = cli("import", str(out), "--tenant", "third", "--quarantine-unknown", "--report", str(tmp_path / "report"))
+    assert left.code == 3
+    assert len((tmp_path / "report" / "quarantine.ndjson").read_text().splitlines()) == len(odd["test-type"])
+
+
+def test_a_folder_of_baileys_is_taken_in(service: ServiceProcess, cli: Cli, tmp_path: Path) -> None:
+    state = states.load("7.0.0-rc14")
+    asyncio.run(put_folder("7", tmp_path / "from-files", state))
+    assert cli("import", str(tmp_path / "from-files")).code == 0
+    same_state(service.call("GET", "/v1/sessions/from-files/state"), state)
+
+
+def test_several_sessions_are_folders_in_a_folder(cli: Cli, tmp_path: Path) -> None:
+    out = tmp_path / "both"
+    assert cli("export", "real-6", "real-7", "--as", "files", "--output", str(out)).code == 0
+    assert sorted(os.listdir(out)) == ["real-6", "real-7"]
+    assert cli("import", str(out), "--tenant", "folders").code == 0
+    assert cli("migrate", "verify", "--from", f"files:{out}", "--tenant", "folders").code == 0
+
+
+def test_torn_creds_keep_their_session_out_and_no_other(cli: Cli, tmp_path: Path) -> None:
+    out = tmp_path / "both"
+    assert cli("export", "real-6", "real-7", "--as", "files", "--output", str(out)).code == 0
+    creds = out / "real-6" / "creds.json"
+    creds.write_bytes(creds.read_bytes()[:-40])
+    done = cli("import", str(out), "--tenant", "torn", "--format", "json", "--report", str(tmp_path / "report"))
+    assert done.code == 1
+    outcomes = {each["session"]: each["outcome"] for each in done.json["sessions"]}
+    assert outcomes == {"real-6": "blocked", "real-7": "copied"}
+    listed = json.loads(cli.good("sessions", "list", "--tenant", "torn", "--format", "json").out)
+    assert [each["session"] if "session" in each else each["name"] for each in listed] == ["real-7"]
+
+
+def test_what_a_disk_cannot_tell_apart_is_refused_and_nothing_is_left(
+    service: ServiceProcess, cli: Cli, tmp_path: Path
+) -> None:
+    creds = states.load("6.7.24")["creds"]
+    keys = {"own": {"a/b": 1, "a__b": 2}}
+    service.call("PUT", "/v1/sessions/clash/state", {"creds": creds, "keys": keys})
+    service.call("PUT", "/v1/sessions/long/state", {"creds": creds, "keys": {"own": {"x" * 300: 1}}})
+    for name in ("clash", "long"):
+        done = cli("export", name, "--as", "files", "--output", str(tmp_path / name))
+        assert done.code == 2
+        assert "as lines" in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_that_is_there_is_overwritten(cli: Cli, tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    there.mkdir()
+    for form in ("files", "ndjson"):
+        assert cli("export", "real-6", "--as", form, "--output", str(there)).code == 2
+        assert cli("export", "real-6", "--as", form, "--output", str(tmp_path / "no" / "folder")).code == 2
+    assert list(tmp_path.rglob("*")) == [there]
+    assert cli("export", "absent", "--output", str(tmp_path / "x")).code == 1
+    assert list(tmp_path.rglob("*")) == [there]
+    cut = tmp_path / "cut.ndjson"
+    cut.write_text(cli("export", "real-6").out[:-200])
+    assert cli("import", str(cut), "--tenant", "cut").code == 1
+    assert cli.good("sessions", "list", "--tenant", "cut", "--format", "json").json == []
+
+
+@pytest.mark.parametrize(
+    "args", [[], ["real-6", "--all"], ["--diagnose"], ["real-6", "real-7", "--diagnose"], ["real-6", "--as", "files"]]
+)
+def test_usage(cli: Cli, args: list[str]) -> None:
+    assert cli("export", *args).code == 2
+
+
+def test_a_file_in_the_folder_has_the_name_that_is_told(cli: Cli, tmp_path: Path) -> None:
+    assert cli("export", "real-7", "--as", "files", "--output", str(tmp_path / "x")).code == 0
+    names = set(os.listdir(tmp_path / "x")) - {"creds.json"}
+    state = states.load("7.0.0-rc14")
+    assert names == {file_name(ktype, key_id) for ktype, ids in state["keys"].items() for key_id in ids}

@@ -1,0 +1,188 @@
+"""`authstore check` and `authstore export --diagnose`, as processes beside a running service."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import asyncpg
+import pytest
+import states
+from api import sid_of
+from mutations import own_name, raw
+from needles import forms
+from service_process import ServiceProcess
+from test_cli import Cli
+
+from service.embedded import attach
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
+    with ServiceProcess(tmp_path_factory.mktemp("check") / "data") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def cli(service: ServiceProcess) -> Cli:
+    return Cli(service.data_dir, AUTHSTORE_PORT=str(service.port))
+
+
+def put(service: ServiceProcess, name: str, state: dict[str, Any]) -> None:
+    service.call("PUT", f"/v1/sessions/{name}/state", {"creds": state["creds"], "keys": state["keys"]})
+
+
+def broken() -> dict[str, Any]:
+    state = states.load("7.0.0-rc14")
+    del state["keys"]["sender-key"][own_name(state)]
+    return state
+
+
+def test_a_whole_session_is_good(service: ServiceProcess, cli: Cli) -> None:
+    put(service, "good", states.load("6.7.24"))
+    assert cli.good("check", "good").out == "good: version 1, 41 rows, 0 errors, 0 warnings\n"
+
+
+def test_findings_are_exit_3_as_table_and_as_json(service: ServiceProcess, cli: Cli) -> None:
+    put(service, "bad", broken())
+    table = cli("check", "bad")
+    assert table.code == 3
+    assert "sender-key-memory-stale" in table.out
+    assert "Messages to this group will not decrypt" in table.out
+    as_json = cli("check", "bad", "--format", "json")
+    assert as_json.code == 3
+    assert [each["rule"] for each in as_json.json["findings"]] == ["sender-key-memory-stale"]
+    assert as_json.json["errors"] == 1
+
+
+def test_fix_shows_asks_mends_and_can_be_undone(service: ServiceProcess, cli: Cli) -> None:
+    put(service, "mend", broken())
+    refused = cli("check", "mend", "--fix")  # nobody answers
+    assert refused.code == 1
+    assert "deletes the sender-key-memory row" in refused.err
+    assert cli("check", "mend").code == 3
+    fixed = cli("check", "mend", "--fix", "--yes")
+    assert fixed.code == 0
+    assert "0 errors" in fixed.out
+    assert cli.good("check", "mend", "--undo").out == "1 rows put back\n"
+    assert cli("check", "mend").code == 3
+
+
+def test_fix_does_not_touch_a_session_in_use(service: ServiceProcess, cli: Cli) -> None:
+    put(service, "used", broken())
+    service.call("POST", "/v1/sessions/used/lease", {"holder": "bot-7", "ttl_s": 60})
+    done = cli("check", "used", "--fix", "--yes")
+    assert done.code == 3
+    assert "in use by bot-7" in done.err
+    assert service.call("GET", "/v1/sessions/used")["version"] == 1
+
+
+def test_all_sessions_as_lines(service: ServiceProcess, cli: Cli) -> None:
+    put(service, "all-good", states.load("6.7.24"))
+    put(service, "all-bad", broken())
+    done = cli("check", "--all", "--format", "json", "--restart")
+    assert done.code == 3
+    reports = {each["session"]: each for each in map(json.loads, done.out.splitlines())}
+    assert reports["all-good"]["findings"] == []
+    assert reports["all-bad"]["errors"] == 1
+    assert done.err.splitlines()[-1].startswith(f"{len(reports)} sessions checked: ")
+    table = cli("check", "--all")
+    assert "all-bad: version 1" in table.out
+    assert "all-good" not in table.out
+
+
+@pytest.mark.parametrize("arguments", [[], ["one", "--all"], ["--all", "--undo"], ["one", "--fix", "--undo"]])
+def test_what_makes_no_sense_is_exit_2(cli: Cli, arguments: list[str]) -> None:
+    assert cli("check", *arguments).code == 2
+
+
+def test_an_unknown_session_is_exit_1(cli: Cli) -> None:
+    done = cli("check", "nobody")
+    assert (done.code, done.out) == (1, "")
+    assert done.err == "authstore: there is no such session\n" or "no such session" in done.err
+
+
+def secrets(value: Any) -> Iterator[bytes]:
+    """Everything in a state that must not leave: bytes of keys, and texts and ids with a number of a person."""
+    if isinstance(value, dict):
+        if value.get("type") == "Buffer":
+            yield raw(value)
+            return
+        for name, each in value.items():
+            yield from () if name.isalpha() else secrets(name)  # a member that Baileys names
+            yield from () if name == "timestamp" else secrets(each)  # times may be seen
+    elif isinstance(value, list):
+        for each in value:
+            yield from secrets(each)
+    elif isinstance(value, str):
+        if len(value) >= 20:  # no name of a member has as many
+            with contextlib.suppress(ValueError):
+                yield raw(value)
+        digits = "".join(filter(str.isdigit, value.partition("@")[0].partition(":")[0].partition("_")[0]))
+        if len(digits) >= 8:
+            yield digits.encode()
+
+
+@pytest.mark.parametrize("release", ["7.0.0-rc14", "6.17.16", "7.0.0-rc.4"])
+def test_a_bundle_for_a_bug_report_holds_no_byte_of_a_key_and_no_number_of_anybody(
+    service: ServiceProcess, cli: Cli, release: str
+) -> None:
+    state = states.load(release)
+    state["creds"]["me"]["name"] = "Zoë Needleworth"
+    state["creds"]["additionalData"] = {"15550104444": "secret text of the owner", "n": 15550103333}
+    pair = state["keys"]["pre-key"]["10"]
+    pair["private"] = {"type": "Buffer", "data": list(raw(pair["private"]))}
+    name = f"named-{release}"
+    put(service, name, state)
+    done = cli.good("export", "--diagnose", name)
+    lines = [json.loads(line) for line in done.out.splitlines()]
+    assert lines[0]["rows"] == 1 + len(states.rows(state))
+    assert sum("type" in line and "finding" not in line for line in lines) == lines[0]["rows"]
+    assert any(line.get("finding") == "bytes-spelling" for line in lines)
+    out = done.out.encode()
+    marked = {each for each in secrets(state) if len(each) >= 8}
+    assert len(marked) > 100
+    for secret in [*marked, b"Needleworth", b"secret text of the owner", b"15550103333", name.encode()]:
+        assert not any(len(pattern) >= 8 and pattern in out for _, pattern in forms(secret)), (
+            "a secret is in the bundle"
+        )
+
+
+def test_a_bundle_shows_what_belongs_together_and_nothing_across_bundles(service: ServiceProcess, cli: Cli) -> None:
+    put(service, "twice", states.load("7.0.0-rc14"))
+    one, other = (
+        [json.loads(line) for line in cli.good("export", "--diagnose", "twice").out.splitlines()] for _ in range(2)
+    )
+
+    def identities(lines: list[Any]) -> set[tuple[str, str]]:
+        return {(line["id"], line["value"]["digest"]) for line in lines if line.get("type") == "identity-key"}
+
+    used = json.dumps([line for line in one if line.get("type") == "session"])
+    for key_id, digest in identities(one):
+        assert key_id in used
+        assert digest in used
+    assert identities(one).isdisjoint(identities(other))
+
+
+def test_a_bundle_of_a_session_with_a_row_that_does_not_open(service: ServiceProcess, cli: Cli) -> None:
+    put(service, "spoiled", states.load("6.7.24"))
+    _spoil(service, "spoiled")
+    lines = [json.loads(line) for line in cli.good("export", "--diagnose", "spoiled").out.splitlines()]
+    assert sum("unreadable" in line for line in lines) == 1
+    assert any(line.get("finding") == "row-unreadable" for line in lines)
+
+
+def _spoil(service: ServiceProcess, name: str) -> None:
+    async def change() -> None:
+        url = attach(service.data_dir)
+        assert url is not None
+        connection = await asyncpg.connect(url)
+        await connection.execute(
+            "UPDATE session_keys SET sealed = sealed || '\\x00'::bytea WHERE (sid, kh) = "
+            "(SELECT sid, kh FROM session_keys WHERE sid = $1 AND ktype = 'session' LIMIT 1)",
+            sid_of(name),
+        )
+        await connection.close()
+
+    asyncio.run(change())

@@ -1,0 +1,174 @@
+"""Migrations killed with SIGKILL at random points: no session is ever half there, and going on brings every key."""
+
+import asyncio
+import random
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from migrating import (
+    CALLER,
+    SCHEMA,
+    Scene,
+    database_beside,
+    open_store,
+    run_copy,
+    run_verify,
+    shop,
+    shop_scene,
+)
+
+from service.migrate.mirror import drain
+from service.migrate.plan import Options, plan_session
+from service.migrate.sources import open_source
+from service.migrate.target import read_target
+from service.store.commits import CommitRequest, Row
+
+KILLS = 50
+NAMES = [f"company_{n:03d}" for n in range(12)]
+CUTOVER_KILLS = 12
+
+
+@pytest.fixture
+async def scene(database_url: str) -> AsyncIterator[Scene]:
+    """Twelve sessions of 1,127 rows each."""
+    async with database_beside(database_url) as source_url, open_store(database_url) as store:
+        source = await asyncpg.connect(source_url)
+        try:
+            await source.execute(SCHEMA)
+            for name in NAMES:
+                await shop.fill(source, name)
+            yield Scene(source_url, database_url, source, store)
+        finally:
+            await source.close()
+
+
+@asynccontextmanager
+async def killer(scene: Scene) -> AsyncIterator[Any]:
+    """``await kill(what, delay)``: its answer."""
+    script = await asyncio.create_subprocess_exec(
+        sys.executable, Path(__file__).with_name("crash_migrate.py"), scene.target_url, scene.source_url,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert script.stdin is not None
+    assert script.stdout is not None
+
+    async def kill(what: str, delay: float) -> str:
+        script.stdin.write(f"{what} {delay}\n".encode())
+        answer = (await asyncio.wait_for(script.stdout.readline(), 120)).decode().strip()
+        assert answer in {"killed", "ended 0"}, answer
+        return answer
+
+    yield kill
+    script.stdin.close()
+    await script.wait()
+
+
+@dataclass
+class Rounds:
+    """What each session may hold while copies are killed: this round's values, or whole those of the round before."""
+
+    scene: Scene
+    now: dict[str, bytes] = field(default_factory=dict)
+    before: dict[str, bytes] = field(default_factory=dict)
+    number: int = 0
+
+    async def look_at_source(self) -> None:
+        async with await open_source(self.scene.source_url) as source, source.snapshot() as snapshot:
+            for name in NAMES:
+                self.now[name] = plan_session(name, await snapshot.read(name), Options(), datetime.now(UTC)).digest
+
+    async def copied(self) -> int:
+        """How many sessions hold this round's values; none may be anything in between."""
+        count = 0
+        for name in NAMES:
+            target = await read_target(self.scene.store, CALLER, name)
+            if target is None:
+                assert name not in self.before
+                continue
+            assert target.digest in {self.now[name], self.before.get(name)}, "a session is half there"
+            count += target.digest == self.now[name]
+        return count
+
+    async def next(self) -> None:
+        """All are copied: the source goes on, so that what is here is replaced, or we start from nothing again."""
+        self.number += 1
+        if self.number % 2 == 0:
+            self.before.clear()
+            connection = await asyncpg.connect(self.scene.target_url)
+            await connection.execute("TRUNCATE sessions, session_keys")
+            await connection.close()
+            return
+        self.before = dict(self.now)
+        await self.scene.source.execute(
+            "UPDATE whatsapp_keys SET value = jsonb_set(value, '{n}', to_jsonb($1::int)) WHERE key_type = 'session'"
+            " AND key_id IN (SELECT min(key_id) FROM whatsapp_keys WHERE key_type = 'session')",
+            self.number,
+        )
+        await self.look_at_source()
+
+
+async def test_fifty_kills_and_a_rerun(scene: Scene) -> None:
+    chance = random.Random(20261123)
+    rounds, seen = Rounds(scene), Counter[int]()
+    await rounds.look_at_source()
+    killed = 0
+    async with killer(scene) as kill:
+        while killed < KILLS:
+            killed += await kill("copy", chance.uniform(0.0, 0.8)) == "killed"
+            copied = await rounds.copied()
+            seen[copied] += 1
+            if copied == len(NAMES):
+                await rounds.next()
+    assert sum(count for copied, count in seen.items() if 0 < copied < len(NAMES)) > KILLS / 4, seen
+
+    report = await run_copy(scene.store, scene.source_url)
+    assert {each.outcome for each in report.sessions} <= {"copied", "same"}, report.sessions
+    assert await rounds.copied() == len(NAMES)
+    verified = await run_verify(scene.store, scene.source_url)
+    assert [each.outcome for each in verified.sessions] == ["equal"] * len(NAMES)
+
+
+async def test_a_cutover_that_is_killed_is_begun_again(database_url: str) -> None:
+    chance = random.Random(4)
+    async with shop_scene(database_url) as scene, killer(scene) as kill:
+        answers = [await kill("cutover", chance.uniform(0.0, 1.2)) for _ in range(CUTOVER_KILLS)]
+        assert "killed" in answers
+        assert await kill("cutover", 60.0) == "ended 0"
+        target = await read_target(scene.store, CALLER, shop.SESSION)
+        assert target is not None
+        assert target.lease is None
+        assert target.mirrored
+        await scene.store.commit(CALLER, shop.SESSION, CommitRequest(rows=[Row("lid-mapping", b"15550200000", None)]))
+        assert await drain(scene.store, CALLER) == 1
+        assert [each.outcome for each in (await run_verify(scene.store, scene.source_url)).sessions] == ["equal"]
+
+
+async def test_a_rollback_that_is_killed_is_begun_again(database_url: str) -> None:
+    """Without a mirror, and written here in between, as happens when nobody looks after a rollback that died."""
+    chance = random.Random(5)
+    async with shop_scene(database_url) as scene, killer(scene) as kill:
+        await run_copy(scene.store, scene.source_url)
+        for n in range(CUTOVER_KILLS):
+            row = Row("lid-mapping", f"155502001{n:02d}".encode(), None)
+            await scene.store.commit(CALLER, shop.SESSION, CommitRequest(rows=[row]))
+            if await kill("rollback", chance.uniform(0.0, 0.8)) == "ended 0":
+                break
+            target = await read_target(scene.store, CALLER, shop.SESSION)
+            assert target is not None
+            if target.lease is not None:  # it runs out in a minute; here it ends now
+                await scene.store.release(CALLER, shop.SESSION, target.epoch)
+        assert await kill("rollback", 60.0) == "ended 0"
+        target = await read_target(scene.store, CALLER, shop.SESSION)
+        assert target is not None
+        assert target.lease is not None
+        assert target.lease.holder.startswith("rolled back")
+        assert [each.outcome for each in (await run_verify(scene.store, scene.source_url)).sessions] == ["equal"]

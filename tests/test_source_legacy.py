@@ -1,0 +1,134 @@
+"""The shop's tables as a source, in a real Postgres with the live schema."""
+
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from source_contract import CREDS, KEYS, PAIR, Rig, SourceContract, text
+
+from protocol.spelling import Spelling, respell
+from service.migrate.source import Source, SourceRefused, Write, WrongSource
+from service.migrate.sources import open_source
+
+SCHEMA = (Path(__file__).parent.parent / "fixtures" / "legacy" / "schema.sql").read_text()
+
+
+class LegacyRig(Rig):
+    """Filled as its live code did: ``JSON.stringify`` without BufferJSON."""
+
+    def __init__(self, url: str, connection: Any) -> None:
+        self.url = url
+        self.connection = connection
+
+    async def fill(self, session: str, creds: Any, keys: dict[tuple[str, str], Any]) -> None:
+        await self.connection.execute(
+            "INSERT INTO whatsapp_auth (company_id, creds) VALUES ($1, $2::text::jsonb)", session, octets("", creds)
+        )
+        await self.connection.executemany(
+            "INSERT INTO whatsapp_keys (company_id, key_type, key_id, value) VALUES ($1, $2, $3, $4::text::jsonb)",
+            [(session, ktype, key_id, octets(ktype, value)) for (ktype, key_id), value in keys.items()],
+        )
+
+    async def touch(self, session: str) -> None:
+        done = await self.connection.execute(
+            "UPDATE whatsapp_keys SET value = '\"100000000000009\"' WHERE company_id = $1 AND key_type = 'lid-mapping'",
+            session,
+        )
+        assert done != "UPDATE 0"
+
+    async def contents(self) -> Any:
+        return [
+            await self.connection.fetch(f"SELECT t.*, xmin, ctid FROM {table} t ORDER BY ctid")
+            for table in ("whatsapp_auth", "whatsapp_keys")
+        ]
+
+    @asynccontextmanager
+    async def source(self) -> AsyncIterator[Source]:
+        async with await open_source(self.url) as source:
+            yield source
+
+    @asynccontextmanager
+    async def unreachable(self) -> AsyncIterator[Source]:
+        async with await open_source("postgresql://nobody@127.0.0.1:1/nothing") as source:
+            yield source
+
+
+def octets(ktype: str, value: Any) -> str:
+    return json.dumps(respell(ktype, value, Spelling.octets))
+
+
+@pytest.fixture
+async def legacy(database_url: str) -> AsyncIterator[LegacyRig]:
+    connection = await asyncpg.connect(database_url)
+    await connection.execute(SCHEMA)
+    yield LegacyRig(database_url, connection)
+    await connection.close()
+
+
+class TestLegacyPostgres(SourceContract):
+    @pytest.fixture
+    async def rig(self, legacy: LegacyRig) -> LegacyRig:
+        return legacy
+
+    async def test_it_writes_as_the_old_code_does_and_without_expiry(self, legacy: LegacyRig) -> None:
+        await legacy.fill("one", CREDS, {("pre-key", "1"): PAIR})
+        await legacy.connection.execute("UPDATE whatsapp_keys SET expires_at = now() - interval '1 day'")
+        async with legacy.source() as source:
+            await source.write("one", text(CREDS), [Write("pre-key", "1", text({**PAIR, "private": PAIR["public"]}))])
+        row = await legacy.connection.fetchrow("SELECT value, expires_at FROM whatsapp_keys")
+        assert json.loads(row["value"])["private"] == {"type": "Buffer", "data": list(range(2, 34))}
+        assert row["expires_at"] is None
+        creds = json.loads(await legacy.connection.fetchval("SELECT creds FROM whatsapp_auth"))
+        assert creds["signedIdentityKey"]["public"]["data"] == list(range(2, 34))
+
+    async def test_a_deleted_key_takes_its_mistyped_twin_along(self, legacy: LegacyRig) -> None:
+        group = "120363000000000001@g.us"
+        twins = {
+            ("pre", "key-12"): PAIR,
+            ("lid", "mapping-15550100002"): "1",
+            ("sender", f"key-{group}--15550100002--0"): {"type": "Buffer", "data": "W10="},
+            ("app", "state-sync-key-AAAAAEx__"): {"keyData": "AQID"},
+        }
+        await legacy.fill("one", CREDS, {**KEYS, **twins})
+        gone = [
+            ("pre-key", "12"),
+            ("lid-mapping", "15550100002"),
+            ("sender-key", f"{group}::15550100002::0"),
+            ("app-state-sync-key", "AAAAAEx/"),
+        ]
+        async with legacy.source() as source:
+            await source.write("one", None, [Write(*name, None) for name in gone])
+            async with source.snapshot() as snapshot:
+                left = {(row.ktype, row.key_id) for row in (await snapshot.read("one")).rows}
+        assert left == set(KEYS) - set(gone)
+
+    @pytest.mark.parametrize(
+        "tables",
+        [
+            "CREATE TABLE whatsapp_auth (id serial, session_data jsonb)",
+            "CREATE TABLE whatsapp_keys (id text, key_data jsonb)",
+            "CREATE TABLE whatsapp_auth (company_id text, creds jsonb); CREATE TABLE whatsapp_keys (company_id text)",
+            "CREATE TABLE something_else (id int)",
+        ],
+    )
+    async def test_other_layouts_are_refused(self, database_url: str, tables: str) -> None:
+        connection = await asyncpg.connect(database_url)
+        await connection.execute(tables)
+        await connection.close()
+        with pytest.raises(WrongSource):
+            await open_source(database_url)
+
+    async def test_a_refused_user_is_told_apart_from_a_server_that_is_away(self, legacy: LegacyRig) -> None:
+        await legacy.connection.execute("CREATE ROLE stranger LOGIN")
+        try:
+            url = re.sub("//[^/?]*@?/", "//stranger@/", legacy.url, count=1)
+            with pytest.raises(SourceRefused):
+                async with await open_source(url) as source, source.snapshot() as snapshot:
+                    await snapshot.read("one")
+        finally:
+            await legacy.connection.execute("DROP OWNED BY stranger; DROP ROLE stranger")

@@ -1,0 +1,220 @@
+"""``mysql-baileys`` as a source, in a real MariaDB, filled and read back by the package itself; and Prisma's table there."""
+
+import json
+import os
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiomysql
+import pymysql
+import pytest
+import states
+from peers import get_state, missing, put_state
+from source_contract import CREDS, KEYS, PAIR, Rig, SourceContract, same, text
+
+from protocol.digest import digest
+from protocol.file_names import mangle
+from service.errors import BadInput
+from service.migrate.source import FaultKind, Source, SourceError, SourceRefused, Write, WrongSource
+from service.migrate.sources import Layout, open_source
+from service.migrate.sources.mysql import parse_url
+
+HOST, PORT, USER = "127.0.0.1", 3306, "root"
+# As mysql-baileys 1.5.4 makes it, but for the engine.
+AUTH = """
+CREATE TABLE `auth` (`session` varchar(50) NOT NULL, `id` varchar(80) NOT NULL, `value` LONGTEXT DEFAULT NULL,
+UNIQUE KEY `idxunique` (`session`,`id`), KEY `idxsession` (`session`), KEY `idxid` (`id`)) ENGINE={engine}
+"""
+PRISMA = """
+CREATE TABLE Session (pkId int AUTO_INCREMENT PRIMARY KEY, sessionId varchar(128) NOT NULL, id varchar(255) NOT NULL,
+data text NOT NULL, UNIQUE KEY unique_id_per_session (sessionId, id))
+"""
+
+
+class MysqlRig(Rig):
+    """A database of this test's own."""
+
+    def __init__(self, connection: Any, database: str) -> None:
+        self.connection = connection
+        self.database = database
+        self.url = f"mysql://{USER}@{HOST}:{PORT}/{database}"
+
+    async def execute(self, statement: str, *values: Any) -> Any:
+        async with self.connection.cursor() as cursor:
+            await cursor.execute(statement, values or None)
+            return await cursor.fetchall()
+
+    async def fill(self, session: str, creds: Any, keys: dict[tuple[str, str], Any]) -> None:
+        await self.execute("INSERT INTO auth VALUES (%s, 'creds', %s)", session, json.dumps(creds))
+        for (ktype, key_id), value in keys.items():
+            plain = value if isinstance(value, str) else json.dumps(value)  # the package quotes no strings
+            await self.execute("INSERT INTO auth VALUES (%s, %s, %s)", session, f"{ktype}-{key_id}", plain)
+
+    async def touch(self, session: str) -> None:
+        await self.execute("UPDATE auth SET value = '100000000000009' WHERE session = %s AND id LIKE 'lid-%%'", session)
+
+    async def contents(self) -> Any:
+        marks = await self.execute("CHECKSUM TABLE auth")
+        updated = await self.execute(
+            "SELECT update_time FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'auth'"
+        )
+        return marks, updated, await self.execute("SELECT * FROM auth")
+
+    @asynccontextmanager
+    async def source(self, layout: Layout | None = None) -> AsyncIterator[Source]:
+        async with await open_source(self.url, layout) as source:
+            yield source
+
+    @asynccontextmanager
+    async def unreachable(self) -> AsyncIterator[Source]:
+        async with await open_source("mysql://root@127.0.0.1:1/nothing") as source:
+            yield source
+
+
+@pytest.fixture
+async def maria() -> AsyncIterator[MysqlRig]:
+    async with mariadb() as rig:
+        yield rig
+
+
+@asynccontextmanager
+async def mariadb() -> AsyncIterator[MysqlRig]:
+    """A database of one's own, dropped afterwards."""
+    database = f"authstore_test_{secrets.token_hex(6)}"
+    try:
+        connection = await aiomysql.connect(
+            host=HOST, port=PORT, user=USER, db="test", charset="utf8mb4", autocommit=True
+        )
+    except pymysql.err.OperationalError:
+        missing("MariaDB at 127.0.0.1:3306")
+    rig = MysqlRig(connection, database)
+    await rig.execute(f"CREATE DATABASE {database} CHARACTER SET utf8mb4")
+    try:
+        await connection.select_db(database)
+        yield rig
+    finally:
+        await rig.execute(f"DROP DATABASE {database}")
+        connection.close()
+
+
+class TestMysqlBaileys(SourceContract):
+    @pytest.fixture(params=["MyISAM", "InnoDB"])
+    async def rig(self, maria: MysqlRig, request: pytest.FixtureRequest) -> MysqlRig:
+        await maria.execute(AUTH.format(engine=request.param))
+        return maria
+
+    async def test_only_tables_with_transactions_are_called_consistent(self, rig: MysqlRig) -> None:
+        (row,) = await rig.execute("SHOW TABLE STATUS LIKE 'auth'")
+        async with rig.source() as source, source.snapshot() as snapshot:
+            assert snapshot.consistent is ("InnoDB" in row)
+
+    async def test_a_write_that_fails_leaves_nothing_where_there_are_transactions(self, rig: MysqlRig) -> None:
+        await rig.fill("one", CREDS, KEYS)
+        async with rig.source() as source:
+            too_long = Write("session", f"{'5' * 100}.0", text(PAIR))
+            with pytest.raises(SourceError, match="MySQL error 1406"):
+                await source.write("one", None, [Write("pre-key", "1", None), too_long])
+            async with source.snapshot() as snapshot:
+                left = await snapshot.read("one")
+                assert len(left.rows) == len(KEYS) - (0 if snapshot.consistent else 1)
+
+
+async def test_a_state_written_by_the_package_is_read_and_what_we_write_the_package_reads(maria: MysqlRig) -> None:
+    state = states.load("7.0.0-rc14")
+    keys = {(ktype, key_id): value for ktype, ids in state["keys"].items() for key_id, value in ids.items()}
+    options = {"host": HOST, "port": PORT, "user": USER, "password": "", "database": maria.database}
+    await put_state("mysqlBaileys", options, "shop", state)
+    async with maria.source() as source:
+        async with source.snapshot() as snapshot:
+            assert not snapshot.consistent  # the package makes MyISAM tables
+            same(await snapshot.read("shop"), state["creds"], keys)
+        writes = [Write(*name, text(value)) for name, value in keys.items()]
+        await source.write("back", text(state["creds"]), writes, whole=True)
+    # Its reading of app-state-sync-key gives a key of zeros, whoever wrote it.
+    wanted = {**state, "keys": {ktype: ids for ktype, ids in state["keys"].items() if ktype != "app-state-sync-key"}}
+    read = await get_state("mysqlBaileys", options, "back", wanted)
+    assert digest("", text(read["creds"])) == digest("", text(state["creds"]))
+    for ktype, ids in wanted["keys"].items():
+        for key_id, value in ids.items():
+            assert digest(ktype, text(read["keys"][ktype][key_id])) == digest(ktype, text(value)), ktype
+
+
+async def test_prismas_table_and_what_its_text_column_cut_off(maria: MysqlRig) -> None:
+    await maria.execute(PRISMA)
+    rows = [("creds", json.dumps(CREDS))]
+    rows += [(mangle(f"{ktype}-{key_id}"), json.dumps(value)) for (ktype, key_id), value in KEYS.items()]
+    for row in rows:
+        await maria.execute("INSERT INTO Session (sessionId, id, data) VALUES ('one', %s, %s)", *row)
+    async with maria.source() as source:
+        async with source.snapshot() as snapshot:
+            assert snapshot.consistent
+            same(await snapshot.read("one"), CREDS, KEYS)
+        with pytest.raises(SourceError, match="MySQL error 1406"):
+            await source.write("one", text({**CREDS, "x": "x" * 70_000}), [])
+        await maria.execute("SET SESSION sql_mode = ''")
+        cut = json.dumps({"version": 1, "x": "x" * 70_000})
+        connection = maria.connection
+        async with connection.cursor() as cursor:
+            with pytest.warns(pymysql.err.Warning):
+                await cursor.execute(
+                    "UPDATE Session SET data = %s WHERE id = 'app-state-sync-version-regular_low'", (cut,)
+                )
+        async with source.snapshot() as snapshot:
+            assert [fault.kind for fault in (await snapshot.read("one")).faults] == [FaultKind.torn]
+
+
+async def test_a_table_of_ones_own(maria: MysqlRig) -> None:
+    await maria.execute(
+        "CREATE TABLE `my %s keys` (t varchar(40), k varchar(40), i varchar(80), v longblob, UNIQUE (t, k, i))"
+    )
+    layout = {"table": "my %s keys", "session": "t", "type": "k", "id": "i", "value": "v", "spelling": "octets"}
+    async with maria.source(layout) as source:
+        await source.write("one", text(CREDS), [Write(*name, text(value)) for name, value in KEYS.items()])
+        await source.write("one", None, [Write("pre-key", "1", None)])
+        async with source.snapshot() as snapshot:
+            same(
+                await snapshot.read("one"),
+                CREDS,
+                {name: value for name, value in KEYS.items() if name != ("pre-key", "1")},
+            )
+    await maria.execute("CREATE TABLE loose (t varchar(40), k varchar(40), v text)")
+    for change in ({"table": "absent"}, {"value": "absent"}, {"table": "loose", "name": "k", "type": None, "id": None}):
+        changed = {name: value for name, value in {**layout, **change}.items() if value is not None}
+        with pytest.raises(WrongSource):
+            await open_source(maria.url, changed)
+    with pytest.raises(BadInput):
+        await open_source(maria.url, {**layout, "expires": "v"})
+
+
+async def test_stores_are_not_guessed(maria: MysqlRig) -> None:
+    with pytest.raises(WrongSource):
+        await open_source(maria.url)
+    await maria.execute(AUTH.format(engine="MyISAM"))
+    await maria.execute(AUTH.format(engine="MyISAM").replace("`auth`", "`auth2`"))
+    with pytest.raises(WrongSource, match="several tables"):
+        await open_source(maria.url)
+
+
+async def test_refusals_are_told_apart_and_hold_no_password(maria: MysqlRig) -> None:
+    for url in (f"mysql://nobody:hunter2@{HOST}:{PORT}/test", f"mysql://{USER}@{HOST}:{PORT}/absent_database"):
+        with pytest.raises(SourceRefused) as caught:
+            await open_source(url)
+        assert "hunter2" not in repr(caught.value)
+
+
+@pytest.mark.parametrize("url", ["mysql://h", "mysql://h:x/d", "mysql://h/d?other=1", "mysql://h/d?ssl-mode=perhaps"])
+def test_an_url_is_told_its_form(url: str) -> None:
+    with pytest.raises(BadInput):
+        parse_url(url)
+
+
+def test_a_link_across_a_network_is_protected_unless_told() -> None:
+    assert parse_url("mysql://u:p%40@db.example/d").tls is not None
+    assert parse_url("mysql://u:p%40@db.example/d").password == "p@"
+    assert "p@" not in repr(parse_url("mysql://u:p%40@db.example/d"))
+    assert parse_url("mysql://u@db.example/d?ssl-mode=disabled").tls is None
+    assert parse_url("mysql://u@127.0.0.1/d").tls is None
+    assert parse_url("mysql://u@localhost/d?ssl-mode=verify").tls is not None
+    assert parse_url(f"mysql://u@x/d?socket={os.devnull}").tls is None
