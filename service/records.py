@@ -116,6 +116,10 @@ class Lease:
     expires_at: datetime
     live: bool
 
+    def bars(self, holder: str) -> bool:
+        """Whether it keeps this one from taking the session without a takeover."""
+        return self.live and self.holder != holder
+
 
 @dataclass(frozen=True, slots=True)
 class SessionRow:

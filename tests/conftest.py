@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import signal
 from collections.abc import AsyncIterator, Iterator
 
 import asyncpg
@@ -9,6 +10,12 @@ import pytest
 from api import Api, serve
 
 from service.embedded import EmbeddedPostgres
+
+
+def pytest_configure() -> None:
+    """A run in a shell's background is born ignoring SIGINT, and so would every process be that it starts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,14 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 from api import Api, at, creds, fresh, key_uuid, serve, sid_of
+
+from service.records import SessionRow, Vacant
+from service.sql import sessions as sql
+from service.sql.pool import Connection
 
 
 def with_epoch(epoch: int) -> dict[str, str]:
@@ -101,6 +106,38 @@ async def test_a_takeover_is_told_to_everybody(api: Api):
     for epoch in epochs[:-1]:
         assert (await api.ask("POST", at(session, "commit"), {}, headers=with_epoch(epoch))).slug == "fenced"
     await api.commit(session, {}, headers=with_epoch(4))
+
+
+@pytest.mark.parametrize(
+    ("holder", "takeover", "status"), [("two", True, 200), ("one", False, 200), ("two", False, 423)]
+)
+async def test_a_lease_of_a_session_made_meanwhile(
+    api: Api, monkeypatch: pytest.MonkeyPatch, holder: str, takeover: bool, status: int
+):
+    """Another owner makes the session between the two looks of a request that found none."""
+    session, find = fresh(), sql.find
+
+    async def made_just_before(connection: Connection, sid: UUID) -> SessionRow | Vacant:
+        monkeypatch.setattr(sql, "find", find)
+        await api.lease(session, "one")
+        return await find(connection, sid)
+
+    monkeypatch.setattr(sql, "find", made_just_before)
+    wanted = {"holder": holder, "ttl_s": 5, "takeover": takeover}
+    assert (await api.ask("POST", at(session, "lease"), wanted)).status == status
+
+
+async def test_a_delete_beside_the_making(api: Api, monkeypatch: pytest.MonkeyPatch):
+    session, find = fresh(), sql.find
+
+    async def made_just_before(connection: Connection, sid: UUID) -> SessionRow | Vacant:
+        monkeypatch.setattr(sql, "find", find)
+        await api.commit(session, {})
+        return await find(connection, sid)
+
+    monkeypatch.setattr(sql, "find", made_just_before)
+    assert (await api.ask("DELETE", at(session))).slug == "no-session"
+    assert (await api.summary(session))["version"] == 1
 
 
 async def test_release(api: Api):

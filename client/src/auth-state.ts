@@ -11,7 +11,7 @@ export interface RemoteAuthStateOptions<B extends BaileysModule = BaileysModule>
   /** Address of the service: `http://127.0.0.1:8480`, `https://…`, or `unix:/run/authstore.sock`. */
   url: string | URL
   token: string
-  /** Name of the session: 1–128 characters of `[A-Za-z0-9._:@+-]`. */
+  /** Name of the session: 1–128 characters of `[A-Za-z0-9._:@+-]`, and neither `.` nor `..`. */
   session: string
   /** The imported module: `import * as baileys from 'baileys'`. */
   baileys: B

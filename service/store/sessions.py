@@ -89,8 +89,9 @@ class Sessions:
                     made = await self._make(connection, tenant, name, found, (holder, ttl_s))
                     if made is not None:
                         return made
-                elif found.lease is not None and found.lease.live:
+                elif not takeover and found.lease is not None and found.lease.bars(holder):
                     raise LeaseHeld(found.lease.holder, found.lease.expires_at.isoformat())
+                # Else it was made or set free between the two looks.
         raise Unavailable("the lease changed hands just now; try again")
 
     async def release(self, tenant: str, name: str, epoch: int) -> None:
@@ -112,7 +113,8 @@ class Sessions:
                 if isinstance(found, Vacant):
                     raise NoSession
                 if not found.head.deleted:
-                    raise Fenced
+                    # Without an epoch to be wrong about: it was made between the two looks, so before it there was none.
+                    raise NoSession if epoch is None else Fenced
                 if not purge:
                     raise Deleted
                 version, rows = found.head.version, found.head.rows
