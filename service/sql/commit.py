@@ -19,6 +19,32 @@ from service.sql.pool import Connection
 
 _ROWS: Final = "n, kh, ktype, sealed, d_hi, d_lo, w1, w2"
 
+
+def _lease_after(given: str) -> str:
+    """What becomes of the lease. ``given``: the epoch a commit names, NULL for none."""
+    # A write without an epoch over an expired lease ends that lease: its owner's late writes are fenced.
+    return f"""
+        epoch = CASE WHEN {given} IS NULL AND s.lease_holder IS NOT NULL THEN s.epoch + 1 ELSE s.epoch END,
+        lease_holder = CASE WHEN {given} IS NOT NULL THEN s.lease_holder END,
+        lease_expires = CASE WHEN {given} IS NOT NULL THEN s.lease_expires END"""
+
+
+def _may_write(given: str) -> str:
+    return f"""
+        CASE WHEN {given} IS NULL THEN s.lease_expires IS NULL OR s.lease_expires <= now() ELSE s.epoch = {given} END"""
+
+
+def _mark_after(delta: str) -> str:
+    return f"""
+        mark = mod(mod(s.mark + {delta} - coalesce(was.weight, 0), 2305843009213693951) + 2305843009213693951,
+                   2305843009213693951)::bigint"""
+
+
+_WEIGHT: Final = "k.d_hi::numeric * r.w1 + k.d_lo::numeric * r.w2"
+_DIFFERS: Final = "(k.d_hi <> r.d_hi OR k.d_lo <> r.d_lo)"
+_UPSERTED: Final = """
+    ON CONFLICT (sid, kh) DO UPDATE SET d_hi = excluded.d_hi, d_lo = excluded.d_lo, sealed = excluded.sealed"""
+
 # $1-$14 a commit each, $15-$22 a row each; row.n is its commit's place in $2, from 1.
 _COMMIT: Final = f"""
 WITH c AS (
@@ -31,29 +57,21 @@ WITH c AS (
     FROM unnest($15::int[], $16::bytea[], $17::text[], $18::bytea[], $19::bigint[], $20::bigint[], $21::bigint[], $22::bigint[])
         AS r({_ROWS})
 ), old AS MATERIALIZED (
-    SELECT r.n, r.sid, r.kh, k.d_hi::numeric * r.w1 + k.d_lo::numeric * r.w2 AS weight,
-           r.ktype = 'pre-key' AND r.sealed IS NOT NULL AND NOT ($23::bool[])[r.n]
-               AND (k.d_hi <> r.d_hi OR k.d_lo <> r.d_lo) AS clash
+    SELECT r.n, r.sid, r.kh, {_WEIGHT} AS weight,
+           r.ktype = 'pre-key' AND r.sealed IS NOT NULL AND NOT ($23::bool[])[r.n] AND {_DIFFERS} AS clash
     FROM r JOIN session_keys k ON k.sid = r.sid AND k.kh = r.kh
 ), was AS (
     SELECT n, count(*) AS found, sum(weight) AS weight, bool_or(clash) AS clash FROM old GROUP BY n
 ), upd AS (
     UPDATE sessions s SET
-        version = s.version + 1,
-        -- A write without an epoch over an expired lease ends that lease: its owner's late writes are fenced.
-        epoch = CASE WHEN c.lease_epoch IS NULL AND s.lease_holder IS NOT NULL THEN s.epoch + 1 ELSE s.epoch END,
-        lease_holder = CASE WHEN c.lease_epoch IS NOT NULL THEN s.lease_holder END,
-        lease_expires = CASE WHEN c.lease_epoch IS NOT NULL THEN s.lease_expires END,
-        rows = s.rows + c.upserts - coalesce(was.found, 0),
-        mark = mod(mod(s.mark + c.mark_delta - coalesce(was.weight, 0), 2305843009213693951) + 2305843009213693951,
-                   2305843009213693951)::bigint,
+        version = s.version + 1, {_lease_after("c.lease_epoch")},
+        rows = s.rows + c.upserts - coalesce(was.found, 0), {_mark_after("c.mark_delta")},
         recent = c.recent, identity_tag = c.identity_tag, paired = c.paired, next_pre_key = c.next_pre_key,
         first_unuploaded = c.first_unuploaded, account_sync = c.account_sync, signed_pre_key = c.signed_pre_key,
         updated_at = now()
     FROM c JOIN sessions seen ON seen.sid = c.sid AND seen.version = c.expected LEFT JOIN was ON was.n = c.n
     WHERE s.sid = c.sid AND s.version = c.expected AND s.dek_id = c.dek_id AND s.deleted_at IS NULL
-      AND CASE WHEN c.lease_epoch IS NULL THEN s.lease_expires IS NULL OR s.lease_expires <= now()
-               ELSE s.epoch = c.lease_epoch END
+      AND {_may_write("c.lease_epoch")}
       AND NOT coalesce(was.clash, false)
     RETURNING c.n, s.version, s.epoch, s.rows
 ), del AS (
@@ -62,7 +80,7 @@ WITH c AS (
 ), put AS (
     INSERT INTO session_keys (sid, kh, ktype, d_hi, d_lo, sealed)
     SELECT r.sid, r.kh, r.ktype, r.d_hi, r.d_lo, r.sealed FROM r JOIN upd ON upd.n = r.n WHERE r.sealed IS NOT NULL
-    ON CONFLICT (sid, kh) DO UPDATE SET d_hi = excluded.d_hi, d_lo = excluded.d_lo, sealed = excluded.sealed
+    {_UPSERTED}
 )"""
 
 _OUTCOME: Final = """
@@ -83,19 +101,50 @@ COMMIT_MIRRORED_SQL: Final = (
     + _OUTCOME
 )
 
+# The commonest commit, that of one session, with $1-$14 of it and $15-$21 a row each: a third less work for the server
+# than the same as a batch of one. Rows carry the session's uuid, so that each is looked up by its whole key: with "$1" in
+# its place, a plan made on an empty table reads all rows of the session.
+COMMIT_ONE_SQL: Final = f"""
+WITH r AS (
+    SELECT $1::uuid AS sid, r.*
+    FROM unnest($15::bytea[], $16::text[], $17::bytea[], $18::bigint[], $19::bigint[], $20::bigint[], $21::bigint[])
+        AS r(kh, ktype, sealed, d_hi, d_lo, w1, w2)
+), was AS MATERIALIZED (
+    SELECT count(*) AS found, sum({_WEIGHT}) AS weight,
+           coalesce(bool_or(r.ktype = 'pre-key' AND r.sealed IS NOT NULL AND NOT $14::bool AND {_DIFFERS}), false) AS clash
+    FROM r JOIN session_keys k ON k.sid = r.sid AND k.kh = r.kh
+), upd AS (
+    UPDATE sessions s SET
+        version = s.version + 1, {_lease_after("$4::bigint")},
+        rows = s.rows + $6::int - was.found, {_mark_after("$5::bigint")},
+        recent = $7, identity_tag = $8, paired = $9, next_pre_key = $10,
+        first_unuploaded = $11, account_sync = $12, signed_pre_key = $13, updated_at = now()
+    FROM was
+    WHERE s.sid = $1 AND s.version = $2 AND s.dek_id = $3 AND s.deleted_at IS NULL
+      AND (SELECT seen.version FROM sessions seen WHERE seen.sid = $1) = $2
+      AND {_may_write("$4::bigint")}
+      AND NOT was.clash
+    RETURNING s.version, s.epoch, s.rows
+), del AS (
+    DELETE FROM session_keys k USING upd, r WHERE r.sealed IS NULL AND k.sid = r.sid AND k.kh = r.kh
+), put AS (
+    INSERT INTO session_keys (sid, kh, ktype, d_hi, d_lo, sealed)
+    SELECT r.sid, r.kh, r.ktype, r.d_hi, r.d_lo, r.sealed FROM upd, r WHERE r.sealed IS NOT NULL
+    {_UPSERTED}
+)
+SELECT upd.version, upd.epoch, upd.rows, was.clash FROM was LEFT JOIN upd ON true
+"""
+
 # The insert names `gone` so that it runs after the delete.
-REPLACE_SQL: Final = """
+REPLACE_SQL: Final = f"""
 WITH upd AS (
     UPDATE sessions s SET
-        version = s.version + 1,
-        epoch = CASE WHEN $4::bigint IS NULL AND s.lease_holder IS NOT NULL THEN s.epoch + 1 ELSE s.epoch END,
-        lease_holder = CASE WHEN $4::bigint IS NOT NULL THEN s.lease_holder END,
-        lease_expires = CASE WHEN $4::bigint IS NOT NULL THEN s.lease_expires END,
+        version = s.version + 1, {_lease_after("$4::bigint")},
         rows = $5, mark = $6, recent = $7, identity_tag = $8, paired = $9, next_pre_key = $10,
         first_unuploaded = $11, account_sync = $12, signed_pre_key = $13, updated_at = now()
     WHERE s.sid = $1 AND s.version = $2 AND s.dek_id = $3 AND s.deleted_at IS NULL
       AND (SELECT seen.version FROM sessions seen WHERE seen.sid = $1) = $2
-      AND CASE WHEN $4::bigint IS NULL THEN s.lease_expires IS NULL OR s.lease_expires <= now() ELSE s.epoch = $4 END
+      AND {_may_write("$4::bigint")}
     RETURNING s.sid, s.version, s.epoch, s.rows
 ), gone AS (
     DELETE FROM session_keys k USING upd WHERE k.sid = upd.sid RETURNING 1
@@ -134,8 +183,40 @@ SELECT version, epoch, rows, lease_expires FROM made
 
 async def commit_all(connection: Connection, changes: Sequence[Change]) -> list[Applied | NotApplied]:
     """Commits of different sessions in one statement; one outcome each, in order."""
-    if len(changes) == 1 and changes[0].replace:
-        return [await _replace(connection, changes[0])]
+    if len(changes) > 1:
+        return await _commit_batch(connection, changes)
+    change = changes[0]
+    if change.replace:
+        return [await _replace(connection, change)]
+    return (
+        await _commit_batch(connection, changes)
+        if change.entry is not None
+        else [await _commit_one(connection, change)]
+    )
+
+
+async def _commit_one(connection: Connection, change: Change) -> Applied | NotApplied:
+    rows = change.rows
+    answer = await connection.fetchrow(
+        COMMIT_ONE_SQL,
+        change.sid,
+        change.expected,
+        change.dek_id,
+        change.lease_epoch,
+        change.mark_delta,
+        sum(row.sealed is not None for row in rows),
+        change.recent,
+        *_identity(change.identity),
+        change.overwrite,
+        *_columns(rows),
+        [row.weights[0] for row in rows],
+        [row.weights[1] for row in rows],
+    )
+    assert answer is not None  # noqa: S101 - an aggregate is always a row
+    return _outcome(answer)
+
+
+async def _commit_batch(connection: Connection, changes: Sequence[Change]) -> list[Applied | NotApplied]:
     # Sessions are locked in the order they stand here: in one order by every process, none waits for the other in a ring.
     places = sorted(range(len(changes)), key=lambda place: changes[place].sid)
     changes = [changes[place] for place in places]
