@@ -5,11 +5,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import asyncpg
 import pytest
 from api import Answer, Api, at, creds, fresh, key_uuid, serve
 
 from service.embedded import EmbeddedPostgres
 from service.http.routes import API
+from service.store import reads
 
 ROUTES = [(route.method, route.path) for route in API if route.path.startswith("/v1/")]
 BODIES = {"keys/get": {"session": ["a", "none"]}, "commit": {"keys": {"session": {"a": 2}}}, "state": {"keys": {}}}
@@ -137,6 +139,41 @@ async def test_connections_that_are_cut_are_made_again(own_api: Api):
     cutter.cancel()
     await asyncio.wait([cutter])
     assert (await own_api.state(session))["version"] == n + 1
+
+
+READS = ("state", "creds", "keys/t", "")
+
+
+async def cut_while_asked(api: Api, path: str) -> Answer:
+    """The answer to a question whose connection is cut while the database works on it: a lock holds it there."""
+    holding = await asyncpg.connect(api.url)
+    try:
+        async with holding.transaction():
+            await holding.execute("LOCK TABLE sessions, session_keys, tokens IN ACCESS EXCLUSIVE MODE")
+            asking = asyncio.create_task(api.ask("GET", path))
+            while not await api.sql(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+                " AND wait_event_type = 'Lock'"
+            ):
+                assert not asking.done()
+                await asyncio.sleep(0.01)
+        return await asking
+    finally:
+        await holding.close()
+
+
+async def test_a_question_whose_connection_is_cut_is_asked_again(own_api: Api, monkeypatch: pytest.MonkeyPatch):
+    session = fresh()
+    await own_api.commit(session, {"creds": creds(), "keys": {"t": {"a": 0}}})
+    for path in (*(at(session, call) for call in READS), "/v1/sessions", "/health/whatsapp"):
+        asked_twice = [await cut_while_asked(own_api, path), await own_api.ask("GET", path)]
+        assert [(answer.status, answer.text) for answer in asked_twice] == [(200, asked_twice[1].text)] * 2, path
+    assert (await cut_while_asked(own_api, at(fresh(), "creds"))).slug == "no-session"
+    tenant = await own_api.tenant("other")
+    assert (await cut_while_asked(tenant, at(session))).slug == "no-session"
+    monkeypatch.setattr(reads, "_IN_ONE_PIECE", 0)
+    streamed = await cut_while_asked(own_api, at(session, "state"))
+    assert (streamed.status, streamed.json["keys"]) == (200, {"t": {"a": 0}})
 
 
 async def test_a_database_that_takes_no_writes_is_503_and_not_ready(own_api: Api):

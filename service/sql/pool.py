@@ -2,9 +2,9 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import asyncpg
 
@@ -19,6 +19,8 @@ else:  # generic for the type checker alone
     OwnConnection = Connection = asyncpg.Connection
     Pool = asyncpg.Pool
     PooledConnection = asyncpg.pool.PoolConnectionProxy
+
+T = TypeVar("T")
 
 # Our statements look rows up by primary key, however many there are; a plan made while a table was empty must not stay a
 # scan. Left out behind a pooler, which passes no such settings on.
@@ -152,14 +154,42 @@ class Database:
             raise fault(error) from None
         return connection
 
-    @asynccontextmanager
-    async def connection(self, *, patient: bool = True) -> AsyncIterator[Connection]:
+    def connection(self, *, patient: bool = True) -> AbstractAsyncContextManager[Connection]:
         """A pooled connection. Waits for a server that is away as long as the lanes do, unless not ``patient``."""
-        connection = await self._acquire(patient=patient)
+        return self._lent(_clock() + (self._patience_s if patient else 0))
+
+    async def ask(self, question: Callable[[Connection], Awaitable[T]]) -> T:
+        """The answer to a question, which must change nothing: when its connection is cut, it is asked again on another.
+
+        All that may take as long as `connection` waits for a server that is away.
+        """
+        async with self.asking(question) as answer:
+            return answer
+
+    @asynccontextmanager
+    async def asking(self, question: Callable[[Connection], Awaitable[T]]) -> AsyncIterator[T]:
+        """`ask`, and the connection is kept meanwhile: more is to be read from it, which is not asked again."""
+        deadline = _clock() + self._patience_s
+        while True:
+            async with self._lent(deadline) as connection:
+                try:
+                    answer = await question(connection)
+                except _AWAY:
+                    if _clock() >= deadline:
+                        raise
+                    _drop(connection)
+                else:
+                    yield answer
+                    return
+            await asyncio.sleep(_PAUSE_S)
+
+    @asynccontextmanager
+    async def _lent(self, deadline: float) -> AsyncIterator[Connection]:
+        connection = await self._acquire(deadline)
         try:
             yield connection
         except asyncio.CancelledError:
-            connection.terminate()  # nobody waits for its answer; asking it to stop could take as long
+            _drop(connection)  # nobody waits for its answer; asking it to stop could take as long
             raise
         except _AWAY as error:
             raise _refusal(error) or Unavailable() from None
@@ -169,17 +199,15 @@ class Database:
             with suppress(asyncpg.InterfaceError, OSError):
                 await self._open_pool().release(connection)
 
-    async def _acquire(self, *, patient: bool) -> PooledConnection:
+    async def _acquire(self, deadline: float) -> PooledConnection:
         pool = self._open_pool()
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + (self._patience_s if patient else 0)
         self.waiting += 1
         try:
             while True:
                 try:
                     connection: PooledConnection = await pool.acquire(timeout=_CONNECT_TIMEOUT_S)
                 except _AWAY as error:
-                    if (refusal := _refusal(error)) or clock() >= deadline:
+                    if (refusal := _refusal(error)) or _clock() >= deadline:
                         raise refusal or Unavailable() from None
                 except asyncpg.PostgresError as error:
                     raise fault(error) from None
@@ -206,6 +234,16 @@ class Database:
         if self._pooled:
             return options | {"statement_cache_size": 0}
         return options | {"server_settings": {"application_name": "authstore", **_PLANNER}}
+
+
+def _clock() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _drop(connection: Connection) -> None:
+    """The pool makes another in its place. One that was lost already is no longer ours to end."""
+    with suppress(asyncpg.InterfaceError):
+        connection.terminate()
 
 
 async def _check_durable(connection: Connection) -> None:

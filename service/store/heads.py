@@ -53,8 +53,7 @@ class Heads:
 
     async def look(self, tenant: str, sid: UUID) -> Stand | Vacant:
         """The session as it stands now; remembered when it lives."""
-        async with self._database.connection() as connection:
-            found = await sql.find(connection, sid)
+        found = await self._database.ask(lambda connection: sql.find(connection, sid))
         return found if isinstance(found, Vacant) else self.learn(tenant, found)
 
     async def living(self, tenant: str, sid: UUID, *, fresh: bool = False) -> Stand:

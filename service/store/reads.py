@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, NamedTuple
 
 from typing_extensions import override
@@ -17,7 +18,7 @@ from service.errors import WHOLE_SET, BadInput, Corrupt, Deleted, NoCreds, NoSes
 from service.records import SessionRow, StoredRow
 from service.sql import keys as sql
 from service.sql.keys import Got, Wanted
-from service.sql.pool import Database
+from service.sql.pool import Connection, Database
 from service.store.commits import ReadLanes
 from service.store.heads import Heads, Stand
 from service.vault import CREDS_TYPE, PRIME, TAG_BYTES, SessionVault, weigh
@@ -26,6 +27,7 @@ _ATTEMPTS: Final = 5
 _IN_ONE_PIECE: Final = 4000
 
 Asked = Sequence[tuple[str, bytes]]
+_Step = SessionRow | list[StoredRow]
 
 
 class Opened(NamedTuple):
@@ -83,8 +85,7 @@ class Reads:
             stand = await self._heads.living(tenant, sid, fresh=fresh)
             tag = stand.vault.type_tag(ktype)
             after = tag if cursor is None else tag + _cursor(cursor)
-            async with self._database.connection() as connection:
-                got = await sql.get_page(connection, sid, (after, _behind(tag)), limit + 1)
+            got = await self._database.ask(partial(sql.get_page, sid=sid, span=(after, _behind(tag)), limit=limit + 1))
             if self._same(stand, got):
                 break
             self._heads.forget(sid)
@@ -99,23 +100,25 @@ class Reads:
         sid = session_uuid(tenant, name)
         stand = await self._heads.living(tenant, sid)  # not within: two connections a request could starve the pool
         if stand.head.rows <= _IN_ONE_PIECE:
-            async with self._database.connection() as connection:
-                found = await sql.get_state(connection, sid)
+            found = await self._database.ask(lambda connection: sql.get_state(connection, sid))
             if found is None:
                 self._heads.forget(sid)
                 raise NoSession
             opened = self._open_all(tenant, *found)
             yield State(found[0], _once(opened))
             return
+
+        async def begin(connection: Connection) -> tuple[_Step | None, AsyncGenerator[_Step, None]]:
+            steps = sql.stream_state(connection, sid)
+            return await anext(steps, None), steps
+
         # A reader may be slow, and keeps its connection that long: some are always left for others.
-        async with self._streams, self._database.connection() as connection:
-            async with aclosing(sql.stream_state(connection, sid)) as steps:
-                async for first in steps:
-                    assert isinstance(first, SessionRow)  # noqa: S101 - what stream_state promises
-                    yield State(first, self._stream(tenant, first, steps))
-                    return
-            self._heads.forget(sid)
-            raise NoSession
+        async with self._streams, self._database.asking(begin) as (first, steps), aclosing(steps):
+            if first is None:
+                self._heads.forget(sid)
+                raise NoSession
+            assert isinstance(first, SessionRow)  # noqa: S101 - what stream_state promises
+            yield State(first, self._stream(tenant, first, steps))
 
     def _open_all(self, tenant: str, row: SessionRow, stored: list[StoredRow]) -> list[Opened]:
         proof = _Proof(row, self._learn(tenant, row))
@@ -123,9 +126,7 @@ class Reads:
         proof.finish()
         return opened
 
-    async def _stream(
-        self, tenant: str, row: SessionRow, steps: AsyncIterator[SessionRow | list[StoredRow]]
-    ) -> AsyncIterator[list[Opened]]:
+    async def _stream(self, tenant: str, row: SessionRow, steps: AsyncIterator[_Step]) -> AsyncIterator[list[Opened]]:
         proof = _Proof(row, self._learn(tenant, row))
         async for chunk in steps:
             assert isinstance(chunk, list)  # noqa: S101 - what stream_state promises

@@ -8,8 +8,8 @@ from typing import Any
 from protocol.types import session_uuid
 from service.errors import Deleted, Fenced, LeaseHeld, NoSession, Unavailable
 from service.records import Identity, Lease, SessionRow, Vacant
-from service.sql import commit as commit_sql
 from service.sql import sessions as sql
+from service.sql import whole
 from service.sql.pool import Connection, Database
 from service.store.commits import first_change
 from service.store.heads import Heads
@@ -56,19 +56,25 @@ class Sessions:
 
     async def show(self, tenant: str, name: str) -> Summary:
         sid = session_uuid(tenant, name)
-        async with self._database.connection() as connection:
+
+        async def look(connection: Connection) -> Summary:
             row = _living(await sql.find(connection, sid))
             counts = await sql.count_keys(connection, [sid])
-        return _summary(row, counts[sid])
+            return _summary(row, counts[sid])
+
+        return await self._database.ask(look)
 
     async def list(self, tenant: str, prefix: str, after: str, limit: int) -> tuple[list[Summary], str | None]:
         """A page of summaries by name, and the cursor of the next page."""
-        async with self._database.connection() as connection:
+
+        async def look(connection: Connection) -> tuple[list[Summary], str | None]:
             rows = await sql.find_page(connection, tenant, prefix, after, limit + 1)
             shown = rows[:limit]
             counts = await sql.count_keys(connection, [row.head.sid for row in shown])
-        following = shown[-1].name if len(rows) > limit else None
-        return [_summary(row, counts[row.head.sid]) for row in shown], following
+            following = shown[-1].name if len(rows) > limit else None
+            return [_summary(row, counts[row.head.sid]) for row in shown], following
+
+        return await self._database.ask(look)
 
     async def lease(
         self, tenant: str, name: str, holder: str, ttl_s: float, *, takeover: bool, epoch: int | None
@@ -147,8 +153,7 @@ class Sessions:
 
     async def census(self, tenant: str) -> dict[str, Any]:
         """Counts of one tenant: sessions, paired, leased, keys by type, newest write."""
-        async with self._database.connection() as connection:
-            counted, keys = await sql.census(connection, tenant)
+        counted, keys = await self._database.ask(lambda connection: sql.census(connection, tenant))
         return {**(dict(counted) if counted is not None else {}), "keys": keys}
 
     async def _make(
@@ -159,7 +164,7 @@ class Sessions:
         vault = SessionVault(tenant, sid.bytes, dek_id, data_key)
         change = first_change(sid, vacant, vault, [], Identity(), None)
         wrapped = self._heads.masters.wrap(data_key, wrap_context(tenant, sid.bytes, dek_id))
-        made = await commit_sql.create(
+        made = await whole.create(
             connection, change, tenant=tenant, name=name, epoch=vacant.epoch + 1, wrapped=wrapped, lease=lease
         )
         if made is None:

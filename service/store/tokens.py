@@ -68,8 +68,7 @@ class Tokens:
         token_id, _, secret = token.removeprefix(_PREFIX).partition("_")
         if not (token.startswith(_PREFIX) and token_id and secret and token.isascii() and "\0" not in token):
             raise Unauthorized
-        async with self._database.connection() as connection:
-            row = await sql.find_token(connection, token_id)
+        row = await self._database.ask(lambda connection: sql.find_token(connection, token_id))
         # Compared also when there is no such id, so that both take the same way.
         stored = row["hash"] if row is not None else bytes(32)
         if not hmac.compare_digest(_hash(secret), stored) or row is None:
