@@ -89,9 +89,10 @@ class Head:
 
     def remembered(self, key: UUID) -> Recent | None:
         """The remembered commit of this Idempotency-Key."""
+        raw = key.bytes
         for at in range(0, len(self.recent), _RECENT.size):
-            raw, fingerprint, version = _RECENT.unpack_from(self.recent, at)
-            if raw == key.bytes:
+            if self.recent.startswith(raw, at):
+                _, fingerprint, version = _RECENT.unpack_from(self.recent, at)
                 return Recent(key, fingerprint, version)
         return None
 

@@ -14,7 +14,7 @@ from service.http import wire
 from service.http.raw_json import decode
 from service.sql import commit as commit_sql
 from service.sql import keys as keys_sql
-from service.sql import pool
+from service.sql import pool, whole
 from service.store import AuthStore, Caller
 from service.store.auth_store import StoreOptions
 from service.store.commits import CommitRequest, Row
@@ -84,7 +84,7 @@ async def test_a_commit_with_creds_a_lease_and_deletions_is_one_statement(counte
 
 async def test_a_replacement_is_one_statement(counted: Counted):
     await commit(counted, "a", 5)
-    assert await counted.cost(commit(counted, "a", 3, whole=True)) == [commit_sql.REPLACE_SQL]
+    assert await counted.cost(commit(counted, "a", 3, whole=True)) == [whole.REPLACE_SQL]
 
 
 async def test_a_new_session_is_looked_for_and_made(counted: Counted):

@@ -15,7 +15,7 @@ import pytest
 from api import MASTER_KEY, creds, serve
 
 import service.sql
-from service.sql import commit, keys, pool, schema, sessions
+from service.sql import commit, keys, pool, schema, sessions, whole
 from service.store.auth_store import AuthStore, StoreOptions
 from service.vault import MasterKeys
 
@@ -114,9 +114,10 @@ def test_no_migration_needs_what_a_pooler_or_a_sharded_server_lacks():
 TO_PLAN = {
     "COMMIT_SQL": commit.COMMIT_SQL,
     "COMMIT_ONE_SQL": commit.COMMIT_ONE_SQL,
+    "COMMIT_FRESH_SQL": commit.COMMIT_FRESH_SQL,
     "COMMIT_MIRRORED_SQL": commit.COMMIT_MIRRORED_SQL,
-    "REPLACE_SQL": commit.REPLACE_SQL,
-    "CREATE_SQL": commit.CREATE_SQL,
+    "REPLACE_SQL": whole.REPLACE_SQL,
+    "CREATE_SQL": whole.CREATE_SQL,
     "GET_SQL": keys.GET_SQL,
     "PAGE_SQL": keys.PAGE_SQL,
     "STATE_SQL": keys.STATE_SQL,
@@ -133,6 +134,7 @@ BY_KEY = {"Index Scan", "Index Only Scan"}
 BY_INDEX = {*BY_KEY, "Bitmap Heap Scan"}
 EACH_ROW_BY_KEY = {
     "COMMIT_ONE_SQL",
+    "COMMIT_FRESH_SQL",
     "COMMIT_SQL",
     "COMMIT_MIRRORED_SQL",
     "CREATE_SQL",

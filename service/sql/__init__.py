@@ -4,7 +4,9 @@
 |---|---|
 | `pool.py` | connections, their settings; driver errors seen once |
 | `lanes.py` | what waits together leaves together, and fails alone |
-| `commit.py` | the commit statement, its siblings for new and replaced sessions |
+| `commit.py` | the commit statement |
+| `whole.py` | sessions that are new or replaced whole |
+| `fragments.py` | what statements that write a session have in common |
 | `keys.py` | reading rows |
 | `sessions.py` | reading, leasing, deleting, purging sessions |
 | `access.py` | tokens and master keys |

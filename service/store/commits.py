@@ -48,7 +48,7 @@ from service.records import (
     remember,
 )
 from service.sql import commit as sql
-from service.sql import sessions
+from service.sql import sessions, whole
 from service.sql.keys import Got, Wanted
 from service.sql.lanes import Lanes
 from service.sql.pool import Database
@@ -221,7 +221,7 @@ class Commits:
         change = first_change(sid, vacant, vault, sealed.rows, sealed.identity or Identity(), _entry(request, sealed))
         wrapped = self._heads.masters.wrap(data_key, wrap_context(tenant, sid.bytes, dek_id))
         async with self._database.connection() as connection:
-            made = await sql.create(connection, change, tenant=tenant, name=name, epoch=vacant.epoch, wrapped=wrapped)
+            made = await whole.create(connection, change, tenant=tenant, name=name, epoch=vacant.epoch, wrapped=wrapped)
             if made is None:
                 await renew(connection, self._heads.masters)
                 return None

@@ -1,0 +1,51 @@
+"""What several statements that write a session have in common, as text, and the columns they are given."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from service.records import Identity, SealedRow
+
+
+def lease_after(given: str) -> str:
+    """What becomes of the lease. ``given``: the epoch a commit names, NULL for none."""
+    # A write without an epoch over an expired lease ends that lease: its owner's late writes are fenced.
+    return f"""
+        epoch = CASE WHEN {given} IS NULL AND s.lease_holder IS NOT NULL THEN s.epoch + 1 ELSE s.epoch END,
+        lease_holder = CASE WHEN {given} IS NOT NULL THEN s.lease_holder END,
+        lease_expires = CASE WHEN {given} IS NOT NULL THEN s.lease_expires END"""
+
+
+def may_write(given: str) -> str:
+    return f"""
+        CASE WHEN {given} IS NULL THEN s.lease_expires IS NULL OR s.lease_expires <= now() ELSE s.epoch = {given} END"""
+
+
+def mark_after(delta: str) -> str:
+    return f"""
+        mark = mod(mod(s.mark + {delta} - coalesce(was.weight, 0), 2305843009213693951) + 2305843009213693951,
+                   2305843009213693951)::bigint"""
+
+
+WEIGHT: Final = "k.d_hi::numeric * r.w1 + k.d_lo::numeric * r.w2"
+DIFFERS: Final = "(k.d_hi <> r.d_hi OR k.d_lo <> r.d_lo)"
+UPSERTED: Final = """
+    ON CONFLICT (sid, kh) DO UPDATE SET d_hi = excluded.d_hi, d_lo = excluded.d_lo, sealed = excluded.sealed"""
+
+
+def identity_columns(identity: Identity) -> tuple[Any, ...]:
+    return identity.tag, identity.paired, *identity.counters
+
+
+def columns(rows: Sequence[SealedRow]) -> list[list[Any]]:
+    return [
+        [row.kh for row in rows],
+        [row.ktype for row in rows],
+        [row.sealed for row in rows],
+        [row.digest[0] for row in rows],
+        [row.digest[1] for row in rows],
+    ]
+
+
+def columns_to_insert(rows: Sequence[SealedRow]) -> list[list[Any]]:
+    kh, ktype, sealed, high, low = columns(rows)
+    return [kh, ktype, high, low, sealed]
