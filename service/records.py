@@ -87,6 +87,23 @@ class Head:
         """What the session's mark binds beside the rows."""
         return bind(self.version, self.dek_id, self.recent, self.identity)
 
+    def after(self, change: "Change", done: "Applied") -> "Head":
+        """The head that a commit left, but for its mark, which only the database knows."""
+        return Head(
+            self.sid,
+            done.version,
+            done.epoch,
+            self.master_key_id,
+            self.dek_id,
+            self.wrapped_key,
+            done.rows,
+            self.mark,
+            change.recent,
+            change.identity,
+            self.deleted,
+            self.mirrored,
+        )
+
     def remembered(self, key: UUID) -> Recent | None:
         """The remembered commit of this Idempotency-Key."""
         raw = key.bytes

@@ -197,15 +197,7 @@ class Commits:
                 await self._forgive_spelling(stand, request)
                 work.forgiven = stand.head.version
             return None
-        head = replace(
-            stand.head,
-            version=outcome.version,
-            epoch=outcome.epoch,
-            rows=outcome.rows,
-            recent=change.recent,
-            identity=change.identity,
-        )
-        self._heads.remember(head, stand.vault)
+        self._heads.remember(stand.head.after(change, outcome), stand.vault)
         return Committed(outcome.version, outcome.epoch)
 
     async def _create(

@@ -6,9 +6,9 @@ is always safe. One commit of a session is in flight at a time; the others queue
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -30,10 +30,32 @@ class Stand:
     row: SessionRow | None = None
 
 
-@dataclass(slots=True)
-class _Line:
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    users: int = 0
+class Line:
+    """Whose turn it is to commit to a session: a context that is entered first come, first served."""
+
+    __slots__ = ("_end", "_lock", "_users")
+
+    def __init__(self, end: Callable[[], object]) -> None:
+        self._lock = asyncio.Lock()
+        self._users = 0
+        self._end = end
+
+    async def __aenter__(self) -> None:
+        self._users += 1
+        try:
+            await self._lock.acquire()
+        except BaseException:
+            self._leave()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._lock.release()
+        self._leave()
+
+    def _leave(self) -> None:
+        self._users -= 1
+        if not self._users:
+            self._end()
 
 
 class Heads:
@@ -43,7 +65,7 @@ class Heads:
         self._database = database
         self.masters = masters
         self._stands: OrderedDict[UUID, Stand] = OrderedDict()
-        self._lines: dict[UUID, _Line] = {}
+        self._lines: dict[UUID, Line] = {}
 
     def remembered(self, sid: UUID) -> Stand | None:
         stand = self._stands.get(sid)
@@ -87,20 +109,12 @@ class Heads:
     def forget(self, sid: UUID) -> None:
         self._stands.pop(sid, None)
 
-    @asynccontextmanager
-    async def line(self, sid: UUID) -> AsyncIterator[None]:
+    def line(self, sid: UUID) -> Line:
         """One commit of a session at a time, first come, first served."""
         line = self._lines.get(sid)
         if line is None:
-            line = self._lines[sid] = _Line()
-        line.users += 1
-        try:
-            async with line.lock:
-                yield
-        finally:
-            line.users -= 1
-            if not line.users:
-                del self._lines[sid]
+            line = self._lines[sid] = Line(partial(self._lines.pop, sid))
+        return line
 
     def _vault(self, tenant: str, head: Head) -> SessionVault:
         known = self._stands.get(head.sid)
