@@ -60,6 +60,7 @@ def _head(results: Mapping[str, Any]) -> str:
     versions = ", ".join(
         f"{name.capitalize()} {m[name]}" for name in ("postgres", "redis", "mariadb", "node") if name in m
     )
+    versions += f", Python {m['python']} ({m['python_turn_ns']} ns a turn of an empty loop)"
     drift = max(results["drift"].values(), default=1)
     said = f"{results['rounds']} interleaved rounds. The same store measured twice differed by at most {drift - 1:.0%}."
     return (
