@@ -9,7 +9,7 @@ import asyncpg
 
 from service.records import SessionRow, StoredRow
 from service.sql.pool import Connection, OwnConnection
-from service.sql.sessions import HEAD_COLUMNS, session_row
+from service.sql.sessions import HEAD_COLUMNS, nested_row
 
 # $1, $2 a session each; $3, $4, $5 a row each (its session's place, its own place, its keyed hash).
 GET_SQL: Final = """
@@ -32,13 +32,13 @@ UNION ALL (
 )
 """
 
+# The session as one column: as two dozen they would come as NULLs with every row.
 STATE_SQL: Final = f"""
-SELECT {HEAD_COLUMNS}, NULL::bytea AS kh, NULL::text AS ktype, NULL::bigint AS d_hi, NULL::bigint AS d_lo,
+SELECT h AS head, NULL::bytea AS kh, NULL::text AS ktype, NULL::bigint AS d_hi, NULL::bigint AS d_lo,
        NULL::bytea AS sealed
-FROM sessions s WHERE s.sid = $1
+FROM (SELECT {HEAD_COLUMNS} FROM sessions s WHERE s.sid = $1) h
 UNION ALL (
-    SELECT {", ".join("NULL" for _ in HEAD_COLUMNS.split(","))}, k.kh, k.ktype, k.d_hi, k.d_lo, k.sealed
-    FROM session_keys k WHERE k.sid = $1 ORDER BY k.kh
+    SELECT NULL, k.kh, k.ktype, k.d_hi, k.d_lo, k.sealed FROM session_keys k WHERE k.sid = $1 ORDER BY k.kh
 )
 """
 
@@ -100,8 +100,8 @@ async def get_page(connection: Connection, sid: UUID, span: tuple[bytes, bytes],
 async def get_state(connection: Connection, sid: UUID) -> tuple[SessionRow, list[StoredRow]] | None:
     """A session with all its rows, in one snapshot; None when there is none."""
     records = await connection.fetch(STATE_SQL, sid)
-    head, stored = _parted(records, "version")
-    return None if head is None else (session_row(head), [_stored(record) for record in stored])
+    head, stored = _parted(records, "head")
+    return None if head is None else (nested_row(head["head"]), [_stored(record) for record in stored])
 
 
 async def stream_state(
@@ -113,7 +113,7 @@ async def stream_state(
         first = await cursor.fetchrow()
         if first is None:
             return
-        yield session_row(first)
+        yield nested_row(first["head"])
         while records := await cursor.fetch(chunk):
             yield [_stored(record) for record in records]
 

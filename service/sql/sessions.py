@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
@@ -11,11 +11,34 @@ import asyncpg
 from service.records import Head, Identity, Lease, SessionRow, Vacant
 from service.sql.pool import Connection
 
-HEAD_COLUMNS: Final = """
-    s.sid, s.tenant, s.name, s.version, s.epoch, s.lease_holder, s.lease_expires, s.lease_expires > now() AS lease_live,
-    s.master_key_id, s.dek_id, s.wrapped_key, s.rows, s.mark, s.recent, s.identity_tag, s.paired, s.next_pre_key,
-    s.first_unuploaded, s.account_sync, s.signed_pre_key, s.created_at, s.updated_at, s.deleted_at,
-    s.mirrored"""
+# Of the columns' base types: a row within a row has no other that the driver reads.
+_HEAD: Final = {
+    "sid": "s.sid",
+    "tenant": "s.tenant::text",
+    "name": "s.name::text",
+    "version": "s.version::bigint",
+    "epoch": "s.epoch::bigint",
+    "lease_holder": "s.lease_holder::text",
+    "lease_expires": "s.lease_expires",
+    "lease_live": "s.lease_expires > now()",
+    "master_key_id": "s.master_key_id::text",
+    "dek_id": "s.dek_id::int",
+    "wrapped_key": "s.wrapped_key::bytea",
+    "rows": "s.rows::bigint",
+    "mark": "s.mark::bigint",
+    "recent": "s.recent::bytea",
+    "identity_tag": "s.identity_tag::bytea",
+    "paired": "s.paired",
+    "next_pre_key": "s.next_pre_key::bigint",
+    "first_unuploaded": "s.first_unuploaded::bigint",
+    "account_sync": "s.account_sync::bigint",
+    "signed_pre_key": "s.signed_pre_key::bigint",
+    "created_at": "s.created_at",
+    "updated_at": "s.updated_at",
+    "deleted_at": "s.deleted_at",
+    "mirrored": "s.mirrored",
+}
+HEAD_COLUMNS: Final = ", ".join(f"{column} AS {name}" for name, column in _HEAD.items())
 
 FIND_SQL: Final = f"SELECT {HEAD_COLUMNS} FROM sessions s WHERE s.sid = $1"
 
@@ -203,7 +226,12 @@ async def census(connection: Connection, tenant: str) -> tuple[asyncpg.Record | 
     return await connection.fetchrow(CENSUS_SQL, tenant), keys
 
 
-def session_row(record: asyncpg.Record) -> SessionRow:
+def nested_row(values: Sequence[Any]) -> SessionRow:
+    """`session_row` of a row within a row, which comes without names."""
+    return session_row(dict(zip(_HEAD, values, strict=True)))
+
+
+def session_row(record: asyncpg.Record | dict[str, Any]) -> SessionRow:
     """A record of HEAD_COLUMNS as values."""
     counters = (
         record["next_pre_key"],
