@@ -10,6 +10,7 @@ from aiohttp import web
 
 from service.http.raw_json import BadBody
 
+_JSON: Final = "application/json"
 _PLAIN: Final = ("", "identity")
 _GZIP: Final = 16 + zlib.MAX_WBITS
 _ASIDE_FROM: Final = 1 << 16  # unpacking more than this would keep the loop from its other work
@@ -18,22 +19,25 @@ _ASIDE_FROM: Final = 1 << 16  # unpacking more than this would keep the loop fro
 async def read_body(request: web.Request) -> bytes:
     """The bytes that were meant. BadBody when cut off, 413 and 415 as aiohttp's own exceptions."""
     coding = request.headers.get("Content-Encoding", "").strip().lower()
-    if coding not in (*_PLAIN, "gzip"):
+    if coding not in _PLAIN and coding != "gzip":
         raise web.HTTPUnsupportedMediaType
-    if "Content-Type" in request.headers and not _is_json(request.content_type):
+    if request.headers.get("Content-Type", _JSON) != _JSON and not _is_json(request.content_type):
         raise web.HTTPUnsupportedMediaType
+    most = request.client_max_size
     try:
-        raw = await request.read()
+        # A small body mostly came with its head: nothing to wait for.
+        raw = request.content.read_nowait() if request.content.is_eof() else await request.read()
     except (web.RequestPayloadError, ValueError):
         raise BadBody("the body is cut off") from None
+    if len(raw) > most:
+        raise web.HTTPRequestEntityTooLarge(most, len(raw))
     if coding in _PLAIN:
         return raw
-    most = request.client_max_size
     return unpack(raw, most) if len(raw) < _ASIDE_FROM else await asyncio.to_thread(unpack, raw, most)
 
 
 def _is_json(media_type: str) -> bool:
-    return media_type == "application/json" or media_type.endswith("+json")
+    return media_type == _JSON or media_type.endswith("+json")
 
 
 def unpack(raw: bytes, most: int) -> bytes:
