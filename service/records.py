@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Final, NamedTuple
 from uuid import UUID
 
+from msgspec import Struct
 from typing_extensions import override
 
 from protocol.creds import Counters
@@ -32,8 +33,8 @@ class SealedRow(NamedTuple):
         return "<SealedRow>"
 
 
-class StoredRow(NamedTuple):
-    """One row as it was read."""
+class StoredRow(Struct, frozen=True, gc=False):
+    """One row as it was read. A Struct is made in a third of the time, and states have thousands."""
 
     kh: bytes
     ktype: str
@@ -43,6 +44,18 @@ class StoredRow(NamedTuple):
     @override
     def __repr__(self) -> str:
         return "<StoredRow>"
+
+
+class Opened(Struct, frozen=True, gc=False):
+    """One key as it came out: ``value`` is the JSON text as it was sent."""
+
+    ktype: str
+    key_id: bytes
+    value: bytes
+
+    @override
+    def __repr__(self) -> str:
+        return "<Opened>"
 
 
 @dataclass(frozen=True, slots=True)

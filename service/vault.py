@@ -44,7 +44,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from service.errors import Corrupt, WrongMasterKey
-from service.records import SealedRow, StoredRow
+from service.records import Opened, SealedRow, StoredRow
 
 PRIME: Final = (1 << 61) - 1
 KEY_BYTES: Final = 32
@@ -193,6 +193,14 @@ class SessionVault:
         shifted = [word >> 3 for word in words]
         return list(zip(shifted[::2], shifted[1::2], strict=True))
 
+    def weigh_all(self, rows: Sequence[StoredRow]) -> int:
+        """The share of the mark that rows have together, not yet reduced."""
+        total = 0
+        for (first, second), row in zip(self.weights([row.kh for row in rows]), rows, strict=True):
+            high, low = row.digest
+            total += first * high + second * low
+        return total
+
     def seal_all(self, rows: Sequence[tuple[str, bytes, bytes | None]]) -> list[SealedRow]:
         """Seals ``(type, id, value text or None to delete)`` rows."""
         khs = [self.find(ktype, key_id) for ktype, key_id, _ in rows]
@@ -213,25 +221,32 @@ class SessionVault:
             sealed.append(SealedRow(kh, ktype, box, _DIGEST.unpack(digest), weights))
         return sealed
 
-    def open_all(self, rows: Sequence[StoredRow]) -> list[tuple[bytes, bytes]]:
-        """``(id, value text)`` of each row, in order, or Corrupt."""
+    def open_all(self, rows: Sequence[StoredRow]) -> list[Opened]:
+        """Each row opened, in order, or Corrupt."""
         decrypt, aad, header = self._seal.decrypt, self._aad, self._header
+        pack = _DIGEST.pack
         opened = []
-        for kh, ktype, digest, sealed in rows:
+        known, name = None, b""
+        for row in rows:
+            kh, ktype, sealed = row.kh, row.ktype, row.sealed
+            if ktype != known:  # rows of a type stand together
+                known, name = ktype, self._type(ktype).name
             if not sealed.startswith(header):
                 raise Corrupt(ktype, kh.hex())
-            bound = aad + kh + _DIGEST.pack(*digest) + self._type(ktype).name
             try:
-                plain = decrypt(sealed[_HEADER_BYTES:_SEALED_AT], sealed[_SEALED_AT:], bound)
+                plain = decrypt(
+                    sealed[_HEADER_BYTES:_SEALED_AT], sealed[_SEALED_AT:], aad + kh + pack(*row.digest) + name
+                )
             except (InvalidTag, ValueError):
                 raise Corrupt(ktype, kh.hex()) from None
             end = _ID_LENGTH.size + ((plain[0] << 8) | plain[1])
-            opened.append((plain[_ID_LENGTH.size : end], plain[end:]))
+            opened.append(Opened(ktype, plain[_ID_LENGTH.size : end], plain[end:]))
         return opened
 
     def open(self, ktype: str, kh: bytes, digest: tuple[int, int], sealed: bytes) -> tuple[bytes, bytes]:
         """``(id, value text)`` of a row, or Corrupt."""
-        return self.open_all([StoredRow(kh, ktype, digest, sealed)])[0]
+        opened = self.open_all([StoredRow(kh, ktype, digest, sealed)])[0]
+        return opened.key_id, opened.value
 
     def seal_entry(self, purpose: str, text: bytes) -> bytes:
         """Seals what is kept beside the rows (a mirror's entry, a session's origin); opens only for the same purpose."""

@@ -9,37 +9,25 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, NamedTuple
-
-from typing_extensions import override
+from typing import Final
 
 from protocol.types import session_uuid
 from service.errors import WHOLE_SET, BadInput, Corrupt, Deleted, NoCreds, NoSession, Unavailable
-from service.records import SessionRow, StoredRow
+from service.records import Opened, SessionRow, StoredRow
 from service.sql import keys as sql
 from service.sql.keys import Got, Wanted
 from service.sql.pool import Connection, Database
 from service.store.commits import ReadLanes
 from service.store.heads import Heads, Stand
-from service.vault import CREDS_TYPE, PRIME, TAG_BYTES, SessionVault, weigh
+from service.vault import CREDS_TYPE, PRIME, TAG_BYTES, SessionVault
+
+__all__ = ["Asked", "Opened", "Page", "Reads", "State"]
 
 _ATTEMPTS: Final = 5
 _IN_ONE_PIECE: Final = 4000
 
 Asked = Sequence[tuple[str, bytes]]
 _Step = SessionRow | list[StoredRow]
-
-
-class Opened(NamedTuple):
-    """One key as it came out: ``value`` is the JSON text as it was sent."""
-
-    ktype: str
-    key_id: bytes
-    value: bytes
-
-    @override
-    def __repr__(self) -> str:
-        return "<Opened>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +57,14 @@ class Reads:
         """Values by their place in ``asked``; those not stored are left out."""
         stand, got = await self._fetch(tenant, name, asked)
         opened = stand.vault.open_all(list(got.rows.values()))
-        return {place: value for place, (_, value) in zip(got.rows, opened, strict=True)}
+        return {place: key.value for place, key in zip(got.rows, opened, strict=True)}
 
     async def creds(self, tenant: str, name: str) -> tuple[int, bytes]:
         """``(version, creds text)``. NoCreds when the session has none yet."""
         stand, got = await self._fetch(tenant, name, [(CREDS_TYPE, b"")])
         if 0 not in got.rows or got.version is None:
             raise NoCreds
-        return got.version, stand.vault.open_all([got.rows[0]])[0][1]
+        return got.version, stand.vault.open_all([got.rows[0]])[0].value
 
     async def page(self, tenant: str, name: str, ktype: str, cursor: str | None, limit: int) -> Page:
         """Up to ``limit`` keys of a type after ``cursor``, in an order that stays while others write."""
@@ -92,7 +80,7 @@ class Reads:
         else:
             raise Unavailable
         rows = list(got.rows.values())
-        keys = [Opened(ktype, key_id, value) for key_id, value in stand.vault.open_all(rows[:limit])]
+        keys = stand.vault.open_all(rows[:limit])
         return Page(keys, rows[limit - 1].kh[TAG_BYTES:].hex() if len(rows) > limit else None)
 
     async def state(self, tenant: str, name: str) -> AsyncGenerator[State, None]:
@@ -166,11 +154,9 @@ class _Proof:
         self._count = 0
 
     def open(self, stored: list[StoredRow]) -> list[Opened]:
-        for weights, row in zip(self._vault.weights(row.kh for row in stored), stored, strict=True):
-            self._sum += weigh(weights, row.digest)
+        self._sum += self._vault.weigh_all(stored)
         self._count += len(stored)
-        pairs = self._vault.open_all(stored)
-        return [Opened(row.ktype, key_id, value) for row, (key_id, value) in zip(stored, pairs, strict=True)]
+        return self._vault.open_all(stored)
 
     def finish(self) -> None:
         if self._sum % PRIME != self._head.mark or self._count != self._head.rows:
