@@ -2,7 +2,9 @@
 
 import asyncio
 import time
+import zlib
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from aiohttp import web
@@ -16,7 +18,11 @@ from service.observe import new_request_id, set_request_id
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+_LATE: Final = partial(Unavailable, "not answered in time; what was asked may still have happened")
 _COMPRESSED_FROM: Final = 1024
+_SMALL: Final = 4096
+_SMALL_WINDOW: Final = 16 + 12  # gzip, looking back 4096 bytes
+_SMALL_MEMORY: Final = 5
 
 
 @web.middleware
@@ -25,40 +31,36 @@ async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
     started = time.perf_counter()
     request_id = new_request_id()
     set_request_id(request_id)
-    route = route_of(request)
+    app, route = request.app, route_of(request)
+    deadline = request[DEADLINE] = asyncio.timeout(app[TIMEOUT_S])  # a handler that streams lifts it
     try:
-        response = await _in_time(request, route, handler)
+        async with deadline:
+            if route not in OPEN_ROUTES:
+                request[CALLER] = await caller_of(request, app[STORE])
+            response = await handler(request)
     except ConnectionError:
         raise  # the client is gone; a database that is gone is Unavailable
-    except Exception as error:
+    except Exception as caught:
+        error = _LATE() if isinstance(caught, TimeoutError) and deadline.expired() else caught
         response = response_of(account_for(request, error), error)
     if not response.prepared:
         response.headers["X-Request-Id"] = request_id
         _compress(request, response)
-        if request.app[STOPPING]():
+        if app[STOPPING]():
             response.force_close()  # or the next request meets a connection that is about to be closed
-    request.app[METRICS].request(request.method, route, response.status, time.perf_counter() - started)
+    app[METRICS].request(request.method, route, response.status, time.perf_counter() - started)
     return response
-
-
-async def _in_time(request: web.Request, route: str, handler: Handler) -> web.StreamResponse:
-    """The answer, or Unavailable once the request's time is over; a handler that streams lifts the deadline."""
-    deadline = asyncio.timeout(request.app[TIMEOUT_S])
-    request[DEADLINE] = deadline
-    try:
-        async with deadline:
-            if route not in OPEN_ROUTES:
-                request[CALLER] = await caller_of(request, request.app[STORE])
-            return await handler(request)
-    except TimeoutError:
-        if not deadline.expired():
-            raise
-        raise Unavailable("not answered in time; what was asked may still have happened") from None
 
 
 def _compress(request: web.Request, response: web.StreamResponse) -> None:
     if "gzip" not in request.headers.get("Accept-Encoding", "") or "Content-Encoding" in response.headers:
         return
-    body = response.body if isinstance(response, web.Response) else None
-    if isinstance(body, bytes) and len(body) >= _COMPRESSED_FROM:
+    if not isinstance(response, web.Response) or not isinstance(response.body, bytes):
+        return
+    if len(response.body) > _SMALL:
         response.enable_compression(web.ContentCoding.gzip)
+    elif len(response.body) >= _COMPRESSED_FROM:
+        # Making ready for a window of 32 KiB would take longer than a small body itself.
+        packer = zlib.compressobj(wbits=_SMALL_WINDOW, memLevel=_SMALL_MEMORY)
+        response.body = packer.compress(response.body) + packer.flush()
+        response.headers["Content-Encoding"] = "gzip"

@@ -13,9 +13,10 @@ from service.http.body import read_body
 from service.http.failures import account_for
 from service.http.keys import CALLER, DEADLINE, METRICS, STORE
 from service.http.raw_json import BadBody, encode, quoted
+from service.records import Opened
 from service.store import AuthStore, Caller
 from service.store.commits import CommitRequest
-from service.store.reads import Opened, State
+from service.store.reads import State
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -86,10 +87,11 @@ async def commit(request: web.Request) -> web.Response:
 
 
 async def commit_many(request: web.Request) -> web.Response:
-    request[CALLER].need("write")
+    store, caller = _asked(request)
+    caller.need("write")
     commits = await _parsed(wire.parse_commits, await read_body(request))
     # Tasks start in this order, and each session's line is first come, first served.
-    answers = await asyncio.gather(*(_commit_one(request, name, change) for name, change in commits))
+    answers = await asyncio.gather(*(_commit_one(request, store, caller, name, change) for name, change in commits))
     return _json(wire.CommitsAnswer(list(answers)))
 
 
@@ -136,11 +138,12 @@ async def check_integrity(request: web.Request) -> web.Response:
     return _json(wire.integrity(report))
 
 
-async def _commit_one(request: web.Request, name: str, change: CommitRequest | BadInput) -> wire.BatchedAnswer:
+async def _commit_one(
+    request: web.Request, store: AuthStore, caller: Caller, name: str, change: CommitRequest | BadInput
+) -> wire.BatchedAnswer:
     """One member's answer, whatever becomes of it: the others may be stored already, and are told so."""
     if isinstance(change, BadInput):
         return wire.BatchedAnswer(problem=account_for(request, change))
-    store, caller = _asked(request)
     try:
         done = await store.commit(caller, name, change)
     except Exception as error:

@@ -17,8 +17,8 @@ from protocol.types import check_id, check_session_name, check_type
 from service.errors import BadInput
 from service.http.raw_json import BadBody, Decoded, decode, is_object, quoted
 from service.integrity import Report
+from service.records import Opened
 from service.store.commits import CommitRequest, Row
-from service.store.reads import Opened
 from service.store.sessions import Summary
 
 T = TypeVar("T")
@@ -232,20 +232,23 @@ def parse_get(body: bytes) -> list[tuple[str, str, bytes]]:
     """``(type, id, id as bytes)`` of every key asked for. Raises BadBody, BadInput."""
     decoded = decode(_GET, body)
     asked: list[tuple[str, str, bytes]] = []
-    for ktype, ids in decoded.value.items():
-        _named(check_type, decoded.name(ktype), "")
-        asked.extend((ktype, key_id, _named(check_id, decoded.name(key_id), "")) for key_id in dict.fromkeys(ids))
+    try:
+        for ktype, ids in decoded.value.items():
+            check_type(decoded.name(ktype))
+            asked += [(ktype, key_id, check_id(decoded.name(key_id))) for key_id in dict.fromkeys(ids)]
+    except BadName as error:
+        raise BadInput(str(error), pointer="") from None
     return asked
 
 
 def session_name(text: str) -> str:
     """A session's name from a URL. Raises BadInput."""
-    return _named(check_session_name, text, None)
+    return _named(check_session_name, text)
 
 
 def type_name(text: str) -> str:
     """A key type from a URL. Raises BadInput."""
-    return _named(check_type, text, None)
+    return _named(check_type, text)
 
 
 class Steering(Struct):
@@ -323,20 +326,22 @@ def _object(decoded: Decoded[Any], raw: Raw) -> bytes:
 
 def _rows(decoded: Decoded[Any], keys: Keys) -> list[Row]:
     rows = []
-    for ktype, members in keys.items():
-        _named(check_type, decoded.name(ktype), "/keys")
-        for key_id, raw in members.items():
-            value = decoded.text(raw)
-            name = _named(check_id, decoded.name(key_id), "/keys")
-            rows.append(Row(ktype, name, None if value == _NULL else value))
+    try:
+        for ktype, members in keys.items():
+            check_type(decoded.name(ktype))
+            for key_id, raw in members.items():
+                value = decoded.text(raw)
+                rows.append(Row(ktype, check_id(decoded.name(key_id)), None if value == _NULL else value))
+    except BadName as error:
+        raise BadInput(str(error), pointer="/keys") from None
     return rows
 
 
-def _named(check: Callable[[str], T], text: str, pointer: str | None) -> T:
+def _named(check: Callable[[str], T], text: str) -> T:
     try:
         return check(text)
     except BadName as error:
-        raise BadInput(str(error), pointer=pointer) from None
+        raise BadInput(str(error)) from None
 
 
 def _number(text: str, what: str) -> int:
