@@ -1,9 +1,31 @@
 /** One HTTP/1.1 answer, put together from the pieces in which it arrives. */
 export interface RawAnswer {
   status: number
-  /** Names in lower case. */
-  headers: ReadonlyMap<string, string>
+  headers: Head
   body: Buffer
+}
+
+/** Looked through when a header is asked for: of most answers that is two or three. */
+export class Head {
+  readonly status: number
+  readonly #text: string
+
+  /** @param text all of it, each line with its end. @throws Error when it is no HTTP. */
+  constructor(text: string) {
+    const status = /^HTTP\/1\.1 (\d{3})\b/.exec(text)?.[1]
+    if (status === undefined) throw new Error('the answer is not HTTP/1.1')
+    this.status = Number(status)
+    this.#text = text.toLowerCase()
+  }
+
+  /** @returns a header in lower case. @param name in lower case. */
+  get(name: string): string | undefined {
+    const line = `\r\n${name}:`
+    const at = this.#text.indexOf(line)
+    if (at < 0) return undefined
+    const from = at + line.length
+    return this.#text.slice(from, this.#text.indexOf('\r\n', from)).trim()
+  }
 }
 
 const HEAD_END = '\r\n\r\n'
@@ -11,7 +33,7 @@ const LONGEST_HEAD = 65_536
 const LONGEST_SIZE_LINE = 1024
 
 export class AnswerReader {
-  #head: { status: number; headers: Map<string, string> } | undefined
+  #head: Head | undefined
   #pending: Buffer = Buffer.alloc(0)
   #parts: Buffer[] = []
   /** Bytes still to come of the body, or of a chunk of it; undefined: until the connection ends. */
@@ -37,13 +59,14 @@ export class AnswerReader {
   }
 
   get keepsAlive(): boolean {
-    return this.#left !== undefined && this.#head?.headers.get('connection')?.toLowerCase() !== 'close'
+    return this.#left !== undefined && this.#head?.get('connection') !== 'close'
   }
 
   get answer(): RawAnswer {
     if (!this.#head) throw new Error('there is no answer yet')
-    const [first = Buffer.alloc(0), ...more] = this.#parts
-    return { ...this.#head, body: more.length > 0 ? Buffer.concat(this.#parts) : first }
+    const parts = this.#parts
+    const body = parts.length === 1 && parts[0] ? parts[0] : Buffer.concat(parts)
+    return { status: this.#head.status, headers: this.#head, body }
   }
 
   /** @returns what follows the head; nothing while it is not whole. */
@@ -56,24 +79,17 @@ export class AnswerReader {
       return Buffer.alloc(0)
     }
     this.#pending = Buffer.alloc(0)
-    const [first = '', ...lines] = all.toString('latin1', 0, end).split('\r\n')
-    const status = /^HTTP\/1\.1 (\d{3})\b/.exec(first)?.[1]
-    if (status === undefined) throw new Error('the answer is not HTTP/1.1')
+    const head = new Head(all.toString('latin1', 0, end + 2))
     // 100 and its like come before the answer itself.
-    if (!status.startsWith('1')) this.#begin(Number(status), lines)
+    if (head.status < 100 || head.status > 199) this.#begin(head)
     return all.subarray(end + HEAD_END.length)
   }
 
-  #begin(status: number, lines: string[]): void {
-    const headers = new Map<string, string>()
-    for (const line of lines) {
-      const colon = line.indexOf(':')
-      headers.set(line.slice(0, colon).toLowerCase(), line.slice(colon + 1).trim())
-    }
-    this.#head = { status, headers }
-    const length = headers.get('content-length')
-    if (status === 204 || status === 304) this.#left = 0
-    else if (headers.get('transfer-encoding')?.toLowerCase().includes('chunked')) this.#chunks = 'size'
+  #begin(head: Head): void {
+    this.#head = head
+    const length = head.get('content-length')
+    if (head.status === 204 || head.status === 304) this.#left = 0
+    else if (head.get('transfer-encoding')?.includes('chunked')) this.#chunks = 'size'
     else if (length === undefined) this.#left = undefined
     else if (/^\d+$/.test(length)) this.#left = Number(length)
     else throw new Error('the length of the answer is no number')

@@ -51,10 +51,10 @@ export class Connections {
     const text = this.#textOf(call)
     const end = performance.now() + timeoutMs
     for (;;) {
-      const connection = await this.#take(timeoutMs)
+      const connection = this.#takeIdle() ?? (await this.#take(timeoutMs))
       const { used } = connection
       try {
-        return await connection.exchange(text, end - performance.now(), signal)
+        return await connection.exchange(text, end, signal)
       } catch (error) {
         if (!used || !(error instanceof Stale) || signal?.aborted) throw error
       } finally {
@@ -75,11 +75,15 @@ export class Connections {
     return `${head}content-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`
   }
 
-  async #take(timeoutMs: number): Promise<Connection> {
+  #takeIdle(): Connection | undefined {
     for (let idle = this.#idle.pop(); idle; idle = this.#idle.pop()) {
       if (idle.usable) return idle
       this.#count--
     }
+    return undefined
+  }
+
+  async #take(timeoutMs: number): Promise<Connection> {
     if (this.#count < MOST_CONNECTIONS) return this.#connect()
     const given = await new Promise<Connection | undefined>((resolve, reject) => {
       const late = setTimeout(() => {
@@ -129,6 +133,10 @@ class Connection {
   readonly #socket: Socket
   #reader: AnswerReader | undefined
   #finish: ((error: Error | undefined) => void) | undefined
+  #deadline = 0
+  #alarm: NodeJS.Timeout | undefined
+  /** When the alarm goes off: it is left alone while that is not past the deadline. */
+  #alarmAt = 0
   used = false
   onIdleEnd: (() => void) | undefined
 
@@ -153,20 +161,21 @@ class Connection {
   }
 
   destroy(): void {
+    clearTimeout(this.#alarm)
     this.#socket.destroy()
   }
 
-  exchange(text: string, timeoutMs: number, signal?: AbortSignal): Promise<RawAnswer> {
+  /** @param deadline on the clock of `performance.now()`. */
+  exchange(text: string, deadline: number, signal?: AbortSignal): Promise<RawAnswer> {
     return new Promise((resolve, reject) => {
       const reader = new AnswerReader()
       const abort = (): void => {
         this.#finish?.(new Error('aborted'))
       }
-      const timer = setTimeout(() => this.#finish?.(new Error('no answer in time')), Math.max(1, timeoutMs))
+      this.#watch(deadline)
       signal?.addEventListener('abort', abort)
       this.#reader = reader
       this.#finish = (error) => {
-        clearTimeout(timer)
         signal?.removeEventListener('abort', abort)
         this.#finish = this.#reader = undefined
         this.used = true
@@ -180,6 +189,24 @@ class Connection {
       // Latin-1 leaves ASCII as it is, without a look at each character.
       this.#socket.write(text, Buffer.byteLength(text) === text.length ? 'latin1' : 'utf8')
     })
+  }
+
+  /** One timer serves many exchanges, and keeps no process alive: the socket does, while an answer is due. */
+  #watch(deadline: number): void {
+    this.#deadline = deadline
+    if (this.#alarm && this.#alarmAt <= deadline) return
+    clearTimeout(this.#alarm)
+    this.#alarmAt = deadline
+    this.#alarm = setTimeout(() => {
+      this.#onAlarm()
+    }, deadline - performance.now()).unref()
+  }
+
+  #onAlarm(): void {
+    this.#alarm = undefined
+    if (!this.#finish) return
+    if (performance.now() < this.#deadline) this.#watch(this.#deadline)
+    else this.#finish(new Error('no answer in time'))
   }
 
   #onData(chunk: Buffer): void {
@@ -198,7 +225,7 @@ class Connection {
   #onEnd(why: string): void {
     if (this.#reader?.endsWithConnection()) this.#finish?.(undefined)
     else this.#finish?.(this.#reader?.began === false ? new Stale(why) : new Error(why))
-    this.#socket.destroy()
+    this.destroy()
     this.onIdleEnd?.()
     this.onIdleEnd = undefined
   }

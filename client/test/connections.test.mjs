@@ -72,6 +72,16 @@ test('an answer is put together from whatever pieces it comes in', () => {
   }
 })
 
+test('headers are found whatever their case, and only by their whole name', () => {
+  const reader = new AnswerReader()
+  const lines = ['HTTP/1.1 503 X', 'X-Retry-After: 9', 'RETRY-After:  2 ', 'Connection: Close', 'content-length: 0']
+  reader.push(Buffer.from(`${lines.join('\r\n')}\r\n\r\n`))
+  const { status, headers } = reader.answer
+  assert.equal(status, 503)
+  assert.deepEqual(['retry-after', 'after', 'x'].map((name) => headers.get(name)), ['2', undefined, undefined])
+  assert.equal(reader.keepsAlive, false)
+})
+
 test('what is no answer is an error, not half of one', async () => {
   const wrong = [
     'SSH-2.0-x\r\n\r\n',
@@ -143,6 +153,29 @@ async function echo(request, response) {
 }
 
 const TEXTS = ['{"a":"plain"}', '{"ä":"😀"}', 'x'.repeat(3_000_000)]
+
+test('each exchange of a connection has its own time', async () => {
+  // Answers every other request.
+  const server = createServer((socket) => {
+    let requests = 0
+    socket.on('error', () => {})
+    socket.on('data', () => requests++ % 2 === 0 && socket.write('HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n'))
+  })
+  await during(server, [0, '127.0.0.1'], async ({ port }) => {
+    for (const [first, second] of [
+      [100, 300],
+      [5000, 100],
+    ]) {
+      const connections = new Connections(new URL(`http://127.0.0.1:${port}`))
+      await connections.exchange(get, first)
+      const began = performance.now()
+      await assert.rejects(connections.exchange(get, second), /no answer in time/)
+      const took = performance.now() - began
+      assert.ok(took > second - 5 && took < second + 1000, `${took} ms of ${second}`)
+      connections.close()
+    }
+  })
+})
 
 test('over TCP, below a path', () =>
   during(createHttp(echo), [0, '127.0.0.1'], async ({ port }) => {
