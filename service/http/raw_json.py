@@ -7,6 +7,7 @@ Such escapes are therefore replaced by an unguessable marker before decoding and
 
 import re
 import secrets
+from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -88,9 +89,8 @@ def is_object(raw: bytes) -> bool:
     return raw[:1] == b"{"
 
 
-def quoted(text: str) -> bytes:
-    """A string as JSON."""
-    return msgspec.json.encode(text)
+quoted: Final[Callable[[str], bytes]] = msgspec.json.encode
+"""A string as JSON. Every name of an answer goes through it: not through another function as well."""
 
 
 def encode(value: Any) -> bytes:

@@ -21,8 +21,6 @@ from service.store.commits import ReadLanes
 from service.store.heads import Heads, Stand
 from service.vault import CREDS_TYPE, PRIME, TAG_BYTES, SessionVault
 
-__all__ = ["Asked", "Opened", "Page", "Reads", "State"]
-
 _ATTEMPTS: Final = 5
 _IN_ONE_PIECE: Final = 4000
 
