@@ -177,7 +177,8 @@ class Vacant:
 class Change:
     """One commit, sealed and ready: applies exactly when the session stands at ``expected``.
 
-    ``entry``: the same commit sealed for the mirror, stored with it; None while the session has no mirror.
+    ``entry``: the same commit sealed for the mirror, stored with it; None while the session has no mirror. ``keyless``: the
+    session stores no keys yet, so that those that come are new.
     """
 
     sid: UUID
@@ -191,6 +192,7 @@ class Change:
     identity: Identity
     replace: bool = False
     entry: bytes | None = None
+    keyless: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Many pre-keys at once are held to be new; that they are not all new changes nothing but the time it takes."""
+"""Many pre-keys at once, and a session's first keys, are held to be new; that some are not changes nothing but the time."""
 
 import asyncio
 from typing import Any
@@ -21,9 +21,9 @@ async def sent(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     asked: list[bool] = []
     run = commit._commit_one
 
-    async def noting(connection: Any, change: Any, held_new: Any = ()) -> Any:
+    async def noting(connection: Any, change: Any, rows: Any, held_new: Any = ()) -> Any:
         asked.append(bool(held_new))
-        return await run(connection, change, held_new)
+        return await run(connection, change, rows, held_new)
 
     monkeypatch.setattr(commit, "_commit_one", noting)
     return asked
@@ -64,6 +64,18 @@ async def test_one_that_is_there_with_other_bytes_is_refused(api: Api):
         assert (answer.status, answer.slug) == (409, "pre-key-overwritten")
     await api.commit(session, {"keys": {"pre-key": many(_MANY, shift=7)}, "force": True})
     assert (await api.state(session))["keys"]["pre-key"][str(_MANY)] == pre_key(_MANY + 7)
+
+
+async def test_the_first_keys_of_a_session_are_new_whatever_their_type(api: Api, sent: list[bool]):
+    session = fresh()
+    await api.commit(session, {"creds": creds()})
+    sent.clear()
+    body = {"creds": creds(nextPreKeyId=99), "keys": {"session": many(), "sender-key": many()}}
+    await api.commit(session, body)
+    await api.commit(session, body)
+    assert sent == [True, False]
+    state = await api.state(session)
+    assert (state["version"], state["creds"], state["keys"]) == (3, body["creds"], body["keys"])
 
 
 async def test_few_are_looked_for(api: Api, sent: list[bool]):

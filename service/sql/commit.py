@@ -21,6 +21,7 @@ from service.sql.fragments import (
     UPSERTED,
     WEIGHT,
     columns,
+    columns_to_insert,
     identity_columns,
     lease_after,
     mark_after,
@@ -126,19 +127,21 @@ SELECT upd.version, upd.epoch, upd.rows, was.clash FROM was LEFT JOIN upd ON tru
 
 COMMIT_ONE_SQL: Final = _ONE + _ONE_OUTCOME
 
-# The same with pre-keys that are held to be new, $22-$25, as Baileys makes them by the hundred: not looked for, and inserted
-# without the care of an upsert, which is 40 % less work. One that is there already fails the whole statement.
+# The same with rows that are held to be new, $22-$26: pre-keys, which Baileys makes by the hundred, and the first keys of a
+# session. They are not looked for, and inserted without the care of an upsert, which is 40 % less work. One that is there
+# already fails the whole statement.
 COMMIT_FRESH_SQL: Final = (
     _ONE
     + """, fresh AS (
     INSERT INTO session_keys (sid, kh, ktype, d_hi, d_lo, sealed)
-    SELECT $1, f.kh, 'pre-key', f.d_hi, f.d_lo, f.sealed
-    FROM upd, unnest($22::bytea[], $23::bytea[], $24::bigint[], $25::bigint[]) AS f(kh, sealed, d_hi, d_lo)
+    SELECT $1, f.* FROM upd,
+        unnest($22::bytea[], $23::text[], $24::bigint[], $25::bigint[], $26::bytea[]) AS f(kh, ktype, d_hi, d_lo, sealed)
 )"""
     + _ONE_OUTCOME
 )
 
 _FRESH_FROM: Final = 8
+_CREDS: Final = ""  # the type of their row
 
 
 async def commit_all(connection: Connection, changes: Sequence[Change]) -> list[Applied | NotApplied]:
@@ -150,19 +153,28 @@ async def commit_all(connection: Connection, changes: Sequence[Change]) -> list[
         return [await replace(connection, change)]
     if change.entry is not None:
         return await _commit_batch(connection, changes)
-    fresh = [row for row in change.rows if row.ktype == PRE_KEY and row.sealed is not None]
+    fresh, rest = _parted(change)
     if len(fresh) >= _FRESH_FROM and not connection.is_in_transaction():
         try:
-            return [await _commit_one(connection, change, fresh)]
+            return [await _commit_one(connection, change, rest, fresh)]
         except asyncpg.UniqueViolationError:
             pass  # undone; whether they may be written again is judged by the statement that looks
-    return [await _commit_one(connection, change)]
+    return [await _commit_one(connection, change, change.rows)]
 
 
-async def _commit_one(connection: Connection, change: Change, fresh: Sequence[SealedRow] = ()) -> Applied | NotApplied:
-    upserts = sum(row.sealed is not None for row in change.rows)
-    rows = change.rows if not fresh else [row for row in change.rows if row.ktype != PRE_KEY or row.sealed is None]
-    kh, _, sealed, high, low = columns(fresh)
+def _parted(change: Change) -> tuple[list[SealedRow], list[SealedRow]]:
+    """Rows held to be new, and the others."""
+    fresh: list[SealedRow] = []
+    rest: list[SealedRow] = []
+    for row in change.rows:
+        new = row.sealed is not None and (row.ktype == PRE_KEY or (change.keyless and row.ktype != _CREDS))
+        (fresh if new else rest).append(row)
+    return fresh, rest
+
+
+async def _commit_one(
+    connection: Connection, change: Change, rows: Sequence[SealedRow], fresh: Sequence[SealedRow] = ()
+) -> Applied | NotApplied:
     answer = await connection.fetchrow(
         COMMIT_FRESH_SQL if fresh else COMMIT_ONE_SQL,
         change.sid,
@@ -170,14 +182,14 @@ async def _commit_one(connection: Connection, change: Change, fresh: Sequence[Se
         change.dek_id,
         change.lease_epoch,
         change.mark_delta,
-        upserts,
+        sum(row.sealed is not None for row in change.rows),
         change.recent,
         *identity_columns(change.identity),
         change.overwrite,
         *columns(rows),
         [row.weights[0] for row in rows],
         [row.weights[1] for row in rows],
-        *((kh, sealed, high, low) if fresh else ()),
+        *(columns_to_insert(fresh) if fresh else ()),
     )
     assert answer is not None  # noqa: S101 - an aggregate is always a row
     return _outcome(answer)

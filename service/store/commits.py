@@ -337,6 +337,7 @@ def _change(stand: Stand, request: CommitRequest, sealed: _Sealed, *, overwrite:
         identity,
         wipe,
         _mirror_entry(stand, request, wipe=wipe) if head.mirrored else None,
+        head.rows <= 1,  # creds
     )
 
 
