@@ -3,7 +3,7 @@
 import struct
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Final
 from uuid import UUID
 
 from msgspec import Struct
@@ -19,7 +19,15 @@ _BOUND: Final = struct.Struct(">qI?16sqqqq")
 _NONE: Final = -1
 
 
-class SealedRow(NamedTuple):
+class Value(Struct, frozen=True, gc=False):
+    """Made by the thousand, in a third of the time that a dataclass takes. It says nothing of what it holds."""
+
+    @override
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+
+class SealedRow(Value, frozen=True, gc=False):
     """One row as the database keeps it. ``sealed`` None means: delete it. ``weights`` are secret and are not stored."""
 
     kh: bytes
@@ -28,38 +36,25 @@ class SealedRow(NamedTuple):
     digest: tuple[int, int]
     weights: tuple[int, int]
 
-    @override
-    def __repr__(self) -> str:
-        return "<SealedRow>"
 
-
-class StoredRow(Struct, frozen=True, gc=False):
-    """One row as it was read. A Struct is made in a third of the time, and states have thousands."""
+class StoredRow(Value, frozen=True, gc=False):
+    """One row as it was read."""
 
     kh: bytes
     ktype: str
     digest: tuple[int, int]
     sealed: bytes
 
-    @override
-    def __repr__(self) -> str:
-        return "<StoredRow>"
 
-
-class Opened(Struct, frozen=True, gc=False):
+class Opened(Value, frozen=True, gc=False):
     """One key as it came out: ``value`` is the JSON text as it was sent."""
 
     ktype: str
     key_id: bytes
     value: bytes
 
-    @override
-    def __repr__(self) -> str:
-        return "<Opened>"
 
-
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(Value, frozen=True, gc=False):
     """What the session row holds of its creds: a keyed hash of the identity key, pairing, counters (see protocol.creds)."""
 
     tag: bytes | None = None
@@ -67,8 +62,7 @@ class Identity:
     counters: Counters = (None, None, None, None)
 
 
-@dataclass(frozen=True, slots=True)
-class Recent:
+class Recent(Value, frozen=True, gc=False):
     """A remembered commit."""
 
     key: UUID
@@ -76,8 +70,7 @@ class Recent:
     version: int
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(Value, frozen=True, gc=False):
     """A session's row without its lease: all that a commit changes and the mark binds. Valid for one version.
 
     ``rows`` counts stored rows, creds among them. ``mirrored``: every commit also leaves an entry for the mirror.
@@ -88,7 +81,7 @@ class Head:
     epoch: int
     master_key_id: str
     dek_id: int
-    wrapped_key: bytes = field(repr=False)
+    wrapped_key: bytes
     rows: int
     mark: int
     recent: bytes
@@ -173,8 +166,7 @@ class Vacant:
     epoch: int = 0
 
 
-@dataclass(slots=True)
-class Change:
+class Change(Value, frozen=True, gc=False):
     """One commit, sealed and ready: applies exactly when the session stands at ``expected``.
 
     ``entry``: the same commit sealed for the mirror, stored with it; None while the session has no mirror. ``keyless``: the
@@ -185,7 +177,7 @@ class Change:
     expected: int
     dek_id: int
     lease_epoch: int | None
-    mark_delta: int = field(repr=False)
+    mark_delta: int
     rows: list[SealedRow]
     overwrite: bool
     recent: bytes
@@ -195,8 +187,7 @@ class Change:
     keyless: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Applied:
+class Applied(Value, frozen=True, gc=False):
     """Stored, and durable."""
 
     version: int
@@ -204,8 +195,7 @@ class Applied:
     rows: int
 
 
-@dataclass(frozen=True, slots=True)
-class NotApplied:
+class NotApplied(Value, frozen=True, gc=False):
     """The session did not stand as expected, or (``clash``) a stored pre-key has other bytes. Nothing was stored."""
 
     clash: bool

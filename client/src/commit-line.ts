@@ -12,10 +12,11 @@ import { errorOf, parseJson } from './http.js'
 import type { Call, StoreClient } from './http.js'
 
 /** Requests under way at a time: one is answered while the next is put together. */
-const LANES = 2
+const LANES = 3
 /** A commit beyond this many characters, or one that would make a request so long, travels in another one. */
 const LONGEST_BATCH = 1 << 20
 const LARGEST_BATCH = 1000
+const SMALL_BATCH = 8
 
 /** A commit that is only ever repeated as it is. */
 export interface Commit {
@@ -86,9 +87,11 @@ export class CommitLine {
 
   #board(): Passenger[] {
     const batch: Passenger[] = []
+    const fair = Math.ceil(this.#ready.size / (LANES - this.#underWay))
+    const most = Math.min(LARGEST_BATCH, Math.max(SMALL_BATCH, fair))
     let length = 0
     for (const sender of this.#ready) {
-      if (length >= LONGEST_BATCH || batch.length >= LARGEST_BATCH) break
+      if (length >= LONGEST_BATCH || batch.length >= most) break
       this.#ready.delete(sender)
       const commit = sender.depart()
       if (!commit) continue

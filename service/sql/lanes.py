@@ -90,7 +90,7 @@ class Lanes(Generic[JobT, ResultT]):
 
     def _wake(self) -> None:
         while self._idle:
-            sleeper = self._idle.popleft()
+            sleeper = self._idle.pop()  # the one used last: its backend is still warm
             if not sleeper.done():
                 sleeper.set_result(None)
                 return

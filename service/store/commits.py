@@ -15,10 +15,10 @@ when others are first again and again, the session's row is held from the look t
 
 import struct
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 from uuid import UUID, uuid4
 
+from msgspec.structs import replace
 from typing_extensions import override
 
 from protocol import creds
@@ -44,6 +44,7 @@ from service.records import (
     Recent,
     SealedRow,
     Vacant,
+    Value,
     bind,
     remember,
 )
@@ -80,13 +81,12 @@ class Row(NamedTuple):
         return "<Row>"
 
 
-@dataclass(frozen=True, slots=True)
-class CommitRequest:
+class CommitRequest(Value, frozen=True, gc=False):
     """A commit as it was sent, names checked. ``whole``: replaces everything, under the guards (``reset`` is without).
     ``only_new``: VersionMismatch when the session is there already.
     """
 
-    creds: bytes | None = field(default=None, repr=False)
+    creds: bytes | None = None
     rows: Sequence[Row] = ()
     reset: bool = False
     force: bool = False
@@ -97,14 +97,12 @@ class CommitRequest:
     key: UUID | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Committed:
+class Committed(Value, frozen=True, gc=False):
     version: int
     epoch: int
 
 
-@dataclass(slots=True)
-class _Sealed:
+class _Sealed(Value, frozen=True, gc=False):
     """The request under one vault: reused when the same commit is tried again."""
 
     rows: list[SealedRow]

@@ -7,13 +7,12 @@ is always safe. One commit of a session is in flight at a time; the others queue
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 from uuid import UUID
 
 from service.errors import Deleted, NoSession
-from service.records import Head, SessionRow, Vacant
+from service.records import Head, SessionRow, Vacant, Value
 from service.sql import sessions as sql
 from service.sql.pool import Database
 from service.vault import MasterKeys, SessionVault, wrap_context
@@ -21,12 +20,11 @@ from service.vault import MasterKeys, SessionVault, wrap_context
 _REMEMBERED: Final = 20_000
 
 
-@dataclass(frozen=True, slots=True)
-class Stand:
+class Stand(Value, frozen=True, gc=False):
     """A session as far as we know. ``row`` is there when it was read just now: only then may a refusal rest on it."""
 
     head: Head
-    vault: SessionVault = field(repr=False)
+    vault: SessionVault
     row: SessionRow | None = None
 
 
