@@ -11,11 +11,15 @@ import { AuthStoreError, CorruptError, UnavailableError } from './errors.js'
 import { errorOf, parseJson } from './http.js'
 import type { Call, StoreClient } from './http.js'
 
-/** Requests under way at a time: one is answered while the next is put together. */
+/**
+ * Requests under way at a time: one is answered while the next is stored and a third put together. Whoever is ready is
+ * spread over those that may leave, or all sessions would come to wait for the same answer, and nobody would work meanwhile.
+ */
 const LANES = 3
 /** A commit beyond this many characters, or one that would make a request so long, travels in another one. */
 const LONGEST_BATCH = 1 << 20
 const LARGEST_BATCH = 1000
+/** So few are not spread. */
 const SMALL_BATCH = 8
 
 /** A commit that is only ever repeated as it is. */
