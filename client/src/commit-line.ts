@@ -12,8 +12,8 @@ import { errorOf, parseJson } from './http.js'
 import type { Call, StoreClient } from './http.js'
 
 /**
- * Requests under way at a time: one is answered while the next is stored and a third put together. Whoever is ready is
- * spread over those that may leave, or all sessions would come to wait for the same answer, and nobody would work meanwhile.
+ * Requests under way at a time: one is answered while the next is stored and a third put together. Those that are ready
+ * are spread over what may leave, or all sessions would come to wait for one answer, and nobody would work meanwhile.
  */
 const LANES = 3
 /** A commit beyond this many characters, or one that would make a request so long, travels in another one. */
