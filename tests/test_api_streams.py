@@ -1,11 +1,14 @@
-"""Sessions too large to hold are streamed: an answer that cannot be finished is cut off, never taken for whole."""
+"""Connections that last: sessions too large to hold are streamed and never taken for whole; nobody may just hold one."""
 
 import asyncio
 import contextlib
 import json
 
 import asyncpg
-from api import Api, at, fresh
+import pytest
+from api import Api, at, fresh, serve
+
+from service.http import server
 
 ROWS = 6000
 VALUE = "v" * 2000
@@ -18,11 +21,15 @@ async def filled(api: Api) -> str:
     return session
 
 
+async def connected(api: Api) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    listening = api.client.server
+    assert listening.port is not None
+    return await asyncio.open_connection(listening.host, listening.port, limit=READ_AT_ONCE)
+
+
 async def begun(api: Api, session: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """A state asked for by a reader who has taken only its beginning."""
-    server = api.client.server
-    assert server.port is not None
-    reader, writer = await asyncio.open_connection(server.host, server.port, limit=READ_AT_ONCE)
+    reader, writer = await connected(api)
     writer.write(
         f"GET {at(session, 'state')} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {api.token}\r\n\r\n".encode()
     )
@@ -58,3 +65,15 @@ async def test_a_stream_that_loses_its_database_is_cut_off_and_followed_by_nothi
     assert b"HTTP/1.1" not in rest, "another answer inside this one"
     assert not rest.endswith(b"0\r\n\r\n"), "an end that looks like one"
     assert (await own_api.ask("GET", at(session))).status == 200, "the service goes on"
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /health/live HTTP/1.1\r\nHost: x\r\n"])
+async def test_a_connection_that_sends_no_whole_head_is_ended(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, sent: bytes
+):
+    monkeypatch.setattr(server, "_IDLE_S", 0.3)
+    async with serve(database_url) as api:
+        reader, writer = await connected(api)
+        writer.write(sent)
+        assert await asyncio.wait_for(reader.read(), 20) == b""
+        writer.close()

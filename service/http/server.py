@@ -12,6 +12,8 @@ from service.http.problems import problem_of, response_of
 from service.observe import get_logger, new_request_id, report
 
 _SERVER_FAULT: Final = 500
+_IDLE_S: Final = 75.0
+"""How long a connection may wait for a whole request head: whoever has no token holds none for longer. Proxies wait less."""
 _log = get_logger("authstore.http")
 
 
@@ -22,7 +24,7 @@ class Runner(web.AppRunner):
     """
 
     def __init__(self, app: web.Application, **options: Any) -> None:
-        super().__init__(app, auto_decompress=False, **options)
+        super().__init__(app, **{"auto_decompress": False, "keepalive_timeout": _IDLE_S} | options)
 
     @override
     async def _make_server(self) -> web.Server:
