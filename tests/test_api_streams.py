@@ -3,12 +3,16 @@
 import asyncio
 import contextlib
 import json
+from collections.abc import AsyncGenerator
+from typing import Any
+from uuid import UUID
 
 import asyncpg
 import pytest
 from api import Api, at, fresh, serve
 
 from service.http import server
+from service.sql import keys
 
 ROWS = 6000
 VALUE = "v" * 2000
@@ -71,9 +75,45 @@ async def test_a_stream_that_loses_its_database_is_cut_off_and_followed_by_nothi
 async def test_a_connection_that_sends_no_whole_head_is_ended(
     database_url: str, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ):
-    monkeypatch.setattr(server, "_IDLE_S", 0.3)
+    monkeypatch.setattr(server, "_FIRST_S", 0.3)
     async with serve(database_url) as api:
         reader, writer = await connected(api)
         writer.write(sent)
         assert await asyncio.wait_for(reader.read(), 20) == b""
         writer.close()
+
+
+async def test_a_connection_that_sent_a_head_is_kept(database_url: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(server, "_FIRST_S", 0.3)
+    async with serve(database_url) as api:
+        reader, writer = await connected(api)
+        for _ in range(2):
+            writer.write(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b"HTTP/1.1 200" in await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
+            await asyncio.sleep(0.8)
+        writer.close()
+
+
+async def test_a_stream_that_loses_its_database_before_its_first_row_is_unavailable(
+    own_api: Api, database_url: str, monkeypatch: pytest.MonkeyPatch
+):
+    session = await filled(own_api)
+    stream, killer = keys.stream_state, await asyncpg.connect(database_url)
+
+    async def cut_after_its_head(connection: Any, sid: UUID) -> AsyncGenerator[Any, None]:
+        first = True
+        async for step in stream(connection, sid):
+            yield step
+            if first:
+                await killer.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND state = 'idle in transaction'"
+                )
+                first = False
+
+    monkeypatch.setattr(keys, "stream_state", cut_after_its_head)
+    try:
+        answer = await own_api.ask("GET", at(session, "state"))
+        assert (answer.status, answer.slug) == (503, "unavailable")
+    finally:
+        await killer.close()

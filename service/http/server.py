@@ -3,6 +3,7 @@
 aiohttp answers such requests with the piece it stumbled over, which may be a header with a token or a path with a name.
 """
 
+import asyncio
 from typing import Any, Final
 
 from aiohttp import web
@@ -12,8 +13,10 @@ from service.http.problems import problem_of, response_of
 from service.observe import get_logger, new_request_id, report
 
 _SERVER_FAULT: Final = 500
-_IDLE_S: Final = 75.0
-"""How long a connection may wait for a whole request head: whoever has no token holds none for longer. Proxies wait less."""
+_FIRST_S: Final = 75.0
+"""How long a new connection may take to send a whole request head."""
+_IDLE_S: Final = 620.0
+"""How long a connection is kept between requests: longer than the proxies of clouds keep theirs, which is up to 600 s."""
 _log = get_logger("authstore.http")
 
 
@@ -41,6 +44,14 @@ class _Server(web.Server):
 
 class _Connection(web.RequestHandler):
     __slots__ = ()
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if self._keepalive_handle is not None:
+            self._keepalive_handle.cancel()
+        self._next_keepalive_close_time = self._loop.time() + _FIRST_S
+        self._keepalive_handle = self._loop.call_later(_FIRST_S, self._process_keepalive)
 
     @override
     def handle_error(

@@ -2,8 +2,8 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import asyncpg
@@ -51,6 +51,13 @@ _AWAY: Final = (
     OSError,
     TimeoutError,
     ssl.SSLError,
+)
+# The connection is gone, whatever becomes of the server; a statement that took too long is not among them.
+_CUT: Final = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
 )
 # Undone, and worth another try later: a statement or lock timeout of the server.
 _BUSY: Final = (asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError)
@@ -145,14 +152,10 @@ class Database:
 
     async def connect(self) -> OwnConnection:
         """A connection of one's own. Raises Unavailable, NotLetIn."""
-        try:
+        with understood():
             connection: OwnConnection = await asyncpg.connect(self._url, **self._options())
             await _check_durable(connection)
-        except _AWAY as error:
-            raise _refusal(error) or Unavailable() from None
-        except asyncpg.PostgresError as error:
-            raise fault(error) from None
-        return connection
+            return connection
 
     def connection(self, *, patient: bool = True) -> AbstractAsyncContextManager[Connection]:
         """A pooled connection. Waits for a server that is away as long as the lanes do, unless not ``patient``."""
@@ -174,8 +177,8 @@ class Database:
             async with self._lent(deadline) as connection:
                 try:
                     answer = await question(connection)
-                except _AWAY:
-                    if _clock() >= deadline:
+                except Exception as error:
+                    if not _is_cut(error, connection) or _clock() >= deadline:
                         raise
                     _drop(connection)
                 else:
@@ -187,14 +190,11 @@ class Database:
     async def _lent(self, deadline: float) -> AsyncIterator[Connection]:
         connection = await self._acquire(deadline)
         try:
-            yield connection
+            with understood():
+                yield connection
         except asyncio.CancelledError:
             _drop(connection)  # nobody waits for its answer; asking it to stop could take as long
             raise
-        except _AWAY as error:
-            raise _refusal(error) or Unavailable() from None
-        except asyncpg.PostgresError as error:
-            raise fault(error) from None
         finally:
             with suppress(asyncpg.InterfaceError, OSError):
                 await self._open_pool().release(connection)
@@ -234,6 +234,26 @@ class Database:
         if self._pooled:
             return options | {"statement_cache_size": 0}
         return options | {"server_settings": {"application_name": "authstore", **_PLANNER}}
+
+
+@contextmanager
+def understood() -> Iterator[None]:
+    """Errors of the driver come out as ours."""
+    try:
+        yield
+    except _AWAY as error:
+        raise _refusal(error) or Unavailable() from None
+    except asyncpg.PostgresError as error:
+        raise fault(error) from None
+
+
+def _is_cut(error: Exception, connection: Connection) -> bool:
+    if isinstance(error, _CUT) or (isinstance(error, OSError) and not isinstance(error, TimeoutError)):
+        return True
+    try:
+        return isinstance(error, asyncpg.InterfaceError) and connection.is_closed()
+    except asyncpg.InterfaceError:
+        return True  # the pool has taken the dead one back already
 
 
 def _clock() -> float:

@@ -16,7 +16,7 @@ from service.errors import WHOLE_SET, BadInput, Corrupt, Deleted, NoCreds, NoSes
 from service.records import Opened, SessionRow, StoredRow
 from service.sql import keys as sql
 from service.sql.keys import Got, Wanted
-from service.sql.pool import Connection, Database
+from service.sql.pool import Connection, Database, understood
 from service.store.commits import ReadLanes
 from service.store.heads import Heads, Stand
 from service.vault import CREDS_TYPE, PRIME, TAG_BYTES, SessionVault
@@ -114,9 +114,10 @@ class Reads:
 
     async def _stream(self, tenant: str, row: SessionRow, steps: AsyncIterator[_Step]) -> AsyncIterator[list[Opened]]:
         proof = _Proof(row, self._learn(tenant, row))
-        async for chunk in steps:
-            assert isinstance(chunk, list)  # noqa: S101 - what stream_state promises
-            yield proof.open(chunk)
+        with understood():  # it is read outside of what lent the connection
+            async for chunk in steps:
+                assert isinstance(chunk, list)  # noqa: S101 - what stream_state promises
+                yield proof.open(chunk)
         proof.finish()
 
     def _learn(self, tenant: str, row: SessionRow) -> SessionVault:
