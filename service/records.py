@@ -3,7 +3,7 @@
 import struct
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from msgspec import Struct
@@ -19,12 +19,21 @@ _BOUND: Final = struct.Struct(">qI?16sqqqq")
 _NONE: Final = -1
 
 
-class Value(Struct, frozen=True, gc=False):
-    """Made by the thousand, in a third of the time that a dataclass takes. It says nothing of what it holds."""
+class Hidden:
+    """A shape that holds values, ids or names: it shows none of them, in no way."""
+
+    __slots__ = ()
 
     @override
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return []
+
+
+class Value(Hidden, Struct, frozen=True, gc=False):
+    """Made by the thousand, in a third of the time that a dataclass takes."""
 
 
 class SealedRow(Value, frozen=True, gc=False):

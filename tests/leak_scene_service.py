@@ -21,7 +21,7 @@ from service import process
 from service.cli import main as command
 from service.config import Settings
 from service.http import edge, failures, problems, server
-from service.observe import logs, reports, tallies
+from service.observe import logs, metrics, reports
 from service.store import AuthStore, commits, sessions
 from service.store.commits import CommitRequest
 from service.vault import new_data_key
@@ -115,7 +115,7 @@ def uncover() -> None:
     problem_of = problems.problem_of
     failures.problem_of = server.problem_of = told
     edge.route_of = failures.route_of = lambda request: request.path
-    tallies._FORMS["route"] = re.compile(".*")
+    metrics._FORMS["route"] = re.compile(".*")
     logs.Log._emit = emit  # type: ignore[method-assign]
     process.prepare_process = prepare
     process.loop_exception_handler = lambda loop, context: loop.default_exception_handler(context)

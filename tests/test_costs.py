@@ -82,6 +82,13 @@ async def test_a_commit_with_creds_a_lease_and_deletions_is_one_statement(counte
     assert await counted.cost(counted.store.commit(ME, "a", mixed)) == [commit_sql.COMMIT_ONE_SQL]
 
 
+async def test_many_new_rows_are_one_statement(counted: Counted):
+    await counted.store.commit(ME, "a", CommitRequest(creds=b"{}"))
+    assert await counted.cost(commit(counted, "a", 812)) == [commit_sql.COMMIT_FRESH_SQL], "the first keys of a session"
+    new = [Row("pre-key", b"%d" % n, b'{"n":%d}' % n) for n in range(812)]
+    assert await counted.cost(counted.store.commit(ME, "a", CommitRequest(rows=new))) == [commit_sql.COMMIT_FRESH_SQL]
+
+
 async def test_a_replacement_is_one_statement(counted: Counted):
     await commit(counted, "a", 5)
     assert await counted.cost(commit(counted, "a", 3, whole=True)) == [whole.REPLACE_SQL]
@@ -115,7 +122,7 @@ async def test_what_waits_together_shares_statements(counted: Counted):
     for name in names:
         await commit(counted, name)
     sent = await counted.cost(*(commit(counted, name) for name in names))
-    assert set(sent) <= {commit_sql.COMMIT_SQL, commit_sql.COMMIT_ONE_SQL}
+    assert set(sent) == {commit_sql.COMMIT_SQL}
     # The first goes alone on each lane that was idle; all that came meanwhile leaves with the next.
     assert len(sent) <= 8, len(sent)
     read = await counted.cost(*(counted.store.get(ME, name, [("session", b"user.0")]) for name in names))

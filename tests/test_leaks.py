@@ -15,6 +15,7 @@ import pytest
 from leak_scene import Evidence, data_files, dumped, play
 from leak_scene_marks import Marked
 from needles import Needles
+from rich.pretty import pretty_repr
 
 from service.app import make_store
 from service.config import load_settings
@@ -152,7 +153,7 @@ def test_the_control_finds_what_is_stored_in_clear(scene):
 
 def test_no_repr_shows_a_secret():
     marked = Marked("reprs")
-    shown = [f"{each!r} {each}" for each in main_objects(marked)]
+    shown = [f"{each!r} {each} {pretty_repr(each)}" for each in main_objects(marked)]
     assert len(shown) >= 25
     leaking = [text for text in shown if marked.secrets.is_in(text.encode()) or marked.names.is_in(text.encode())]
     assert leaking == []

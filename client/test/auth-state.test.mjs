@@ -69,6 +69,12 @@ test('every name the service allows is a session of its own', async () => {
   }
 })
 
+test('a name the service does not allow is refused', async () => {
+  for (const session of ['.', '..', 'a/b', '']) {
+    await assert.rejects(open(session), (error) => error.code === 'refused', session)
+  }
+})
+
 test('missing ids are left out, and names of Object.prototype are only names', async () => {
   const auth = await open(newName())
   const { keys } = auth.state

@@ -2,9 +2,7 @@
 
 import asyncio
 import time
-import zlib
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Final
 
 from aiohttp import web
@@ -18,11 +16,8 @@ from service.observe import new_request_id, set_request_id
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-_LATE: Final = partial(Unavailable, "not answered in time; what was asked may still have happened")
+_LATE: Final = "not answered in time; what was asked may still have happened"
 _COMPRESSED_FROM: Final = 1024
-_SMALL: Final = 4096
-_SMALL_WINDOW: Final = 16 + 12  # gzip, looking back 4096 bytes
-_SMALL_MEMORY: Final = 5
 
 
 @web.middleware
@@ -41,7 +36,7 @@ async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
     except ConnectionError:
         raise  # the client is gone; a database that is gone is Unavailable
     except Exception as caught:
-        error = _LATE() if isinstance(caught, TimeoutError) and deadline.expired() else caught
+        error = Unavailable(_LATE) if isinstance(caught, TimeoutError) and deadline.expired() else caught
         response = response_of(account_for(request, error), error)
     if not response.prepared:
         response.headers["X-Request-Id"] = request_id
@@ -55,12 +50,6 @@ async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
 def _compress(request: web.Request, response: web.StreamResponse) -> None:
     if "gzip" not in request.headers.get("Accept-Encoding", "") or "Content-Encoding" in response.headers:
         return
-    if not isinstance(response, web.Response) or not isinstance(response.body, bytes):
-        return
-    if len(response.body) > _SMALL:
+    body = response.body if isinstance(response, web.Response) else None
+    if isinstance(body, bytes) and len(body) >= _COMPRESSED_FROM:
         response.enable_compression(web.ContentCoding.gzip)
-    elif len(response.body) >= _COMPRESSED_FROM:
-        # Making ready for a window of 32 KiB would take longer than a small body itself.
-        packer = zlib.compressobj(wbits=_SMALL_WINDOW, memLevel=_SMALL_MEMORY)
-        response.body = packer.compress(response.body) + packer.flush()
-        response.headers["Content-Encoding"] = "gzip"

@@ -77,8 +77,6 @@ class _Connection(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        if type(resp) is not web.Response and isinstance(
-            resp, web.HTTPException
-        ):  # raised before the edge: its text may quote a header
+        if isinstance(resp, web.HTTPException):  # raised before the edge: its text may quote a header
             resp = response_of(problem_of(resp), resp)
         return await super().finish_response(request, resp, start_time)

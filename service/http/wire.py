@@ -10,14 +10,13 @@ from uuid import UUID
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
-from typing_extensions import override
 
 from protocol.errors import BadName
 from protocol.types import check_id, check_session_name, check_type
 from service.errors import BadInput
 from service.http.raw_json import BadBody, Decoded, decode, is_object, quoted
 from service.integrity import Report
-from service.records import Opened
+from service.records import Hidden, Opened
 from service.store.commits import CommitRequest, Row
 from service.store.sessions import Summary
 
@@ -30,12 +29,8 @@ Count = Annotated[int, Meta(ge=0)]
 _NULL = b"null"
 
 
-class Quiet(Struct):
-    """A shape that holds values, ids or names: its repr shows none of them."""
-
-    @override
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__}>"
+class Quiet(Hidden, Struct):
+    """A shape of a body that holds values, ids or names."""
 
 
 class CommitBody(Quiet, forbid_unknown_fields=True):

@@ -2,7 +2,7 @@
 
 Everything here works by allow-list. A log line is a constant text and known fields of known form; an error is its class
 and where it was raised, never its text; a metric's labels come from code, never from a request.
-``logs``, ``reports`` and ``metrics`` hold one of these each; ``tallies`` count, ``frames`` says what an exception may show.
+``logs``, ``reports`` and ``metrics`` hold one of these each; ``frames`` says what an exception may show.
 """
 
 from service.observe.frames import current_request_id, set_request_id

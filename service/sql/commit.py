@@ -1,4 +1,4 @@
-"""The commit statement: of many sessions, of one, and of one that gets many new pre-keys.
+"""The commit statement: of many sessions, of one, and of one that gets many new rows.
 
 A commit is a compare-and-set on the session's version, made with the head (`records.Head`) it was computed from: lease,
 version, pre-key guard, rows, mark and remembered keys in one statement and one round trip. Anything that stands otherwise
@@ -89,8 +89,8 @@ COMMIT_MIRRORED_SQL: Final = (
     + _OUTCOME
 )
 
-# The commonest commit, that of one session, with $1-$14 of it and $15-$21 a row each: a third less work for the server
-# than the same as a batch of one. Rows carry the session's uuid, so that each is looked up by its whole key: with "$1" in
+# The commonest commit, that of one session, with $1-$14 of it and $15-$21 a row each: a sixth less work than the same as a
+# batch of one. Rows carry the session's uuid, so that each is looked up by its whole key: with "$1" in
 # its place, a plan made on an empty table reads all rows of the session.
 _ONE: Final = f"""
 WITH r AS (
