@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from api import Api, at, creds, fresh, pre_key
 
-from service.sql import commit
+from service.sql import commit_one
 
 _MANY = 30
 
@@ -19,13 +19,13 @@ def many(first: int = 1, count: int = _MANY, shift: int = 0) -> dict[str, Any]:
 async def sent(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Of each statement for one session, whether it took pre-keys for new."""
     asked: list[bool] = []
-    run = commit._commit_one
+    run = commit_one._run
 
-    async def noting(connection: Any, change: Any, rows: Any, held_new: Any = ()) -> Any:
-        asked.append(bool(held_new))
-        return await run(connection, change, rows, held_new)
+    async def noting(connection: Any, text: str, *rest: Any) -> Any:
+        asked.append(text == commit_one.COMMIT_FRESH_SQL)
+        return await run(connection, text, *rest)
 
-    monkeypatch.setattr(commit, "_commit_one", noting)
+    monkeypatch.setattr(commit_one, "_run", noting)
     return asked
 
 

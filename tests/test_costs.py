@@ -13,8 +13,8 @@ import pytest
 from service.http import wire
 from service.http.raw_json import decode
 from service.sql import commit as commit_sql
+from service.sql import commit_one, pool, whole
 from service.sql import keys as keys_sql
-from service.sql import pool, whole
 from service.store import AuthStore, Caller
 from service.store.auth_store import StoreOptions
 from service.store.commits import CommitRequest, Row
@@ -66,8 +66,9 @@ async def commit(counted: Counted, name: str, count: int = 1, **more: Any) -> No
 
 async def test_a_commit_is_one_statement_however_many_rows(counted: Counted):
     await commit(counted, "a")
-    for count in (1, 4, 812, 3002):
-        assert await counted.cost(commit(counted, "a", count)) == [commit_sql.COMMIT_ONE_SQL], count
+    assert await counted.cost(commit(counted, "a", 1)) == [commit_one.COMMIT_SMALL_SQL]
+    for count in (2, 4, 812, 3002):
+        assert await counted.cost(commit(counted, "a", count)) == [commit_one.COMMIT_ONE_SQL], count
 
 
 async def test_a_commit_with_creds_a_lease_and_deletions_is_one_statement(counted: Counted):
@@ -79,14 +80,29 @@ async def test_a_commit_with_creds_a_lease_and_deletions_is_one_statement(counte
         lease_epoch=granted.epoch,
         if_match=1,
     )
-    assert await counted.cost(counted.store.commit(ME, "a", mixed)) == [commit_sql.COMMIT_ONE_SQL]
+    assert await counted.cost(counted.store.commit(ME, "a", mixed)) == [commit_one.COMMIT_ONE_SQL]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        CommitRequest(rows=[*rows(1), Row("pre-key", b"1", None)]),
+        CommitRequest(rows=[Row("pre-key", b"1", None), *rows(1)]),
+        CommitRequest(creds=b'{"nextPreKeyId":2}'),
+        CommitRequest(creds=b'{"nextPreKeyId":2}', rows=[Row("pre-key", b"1", None)]),
+    ],
+    ids=["moves on", "the other way round", "creds", "creds and a deletion"],
+)
+async def test_the_commonest_commits_have_a_statement_without_arrays(counted: Counted, request_: CommitRequest):
+    await commit(counted, "a")
+    assert await counted.cost(counted.store.commit(ME, "a", request_)) == [commit_one.COMMIT_SMALL_SQL]
 
 
 async def test_many_new_rows_are_one_statement(counted: Counted):
     await counted.store.commit(ME, "a", CommitRequest(creds=b"{}"))
-    assert await counted.cost(commit(counted, "a", 812)) == [commit_sql.COMMIT_FRESH_SQL], "the first keys of a session"
+    assert await counted.cost(commit(counted, "a", 812)) == [commit_one.COMMIT_FRESH_SQL], "the first keys of a session"
     new = [Row("pre-key", b"%d" % n, b'{"n":%d}' % n) for n in range(812)]
-    assert await counted.cost(counted.store.commit(ME, "a", CommitRequest(rows=new))) == [commit_sql.COMMIT_FRESH_SQL]
+    assert await counted.cost(counted.store.commit(ME, "a", CommitRequest(rows=new))) == [commit_one.COMMIT_FRESH_SQL]
 
 
 async def test_a_replacement_is_one_statement(counted: Counted):

@@ -15,7 +15,7 @@ import pytest
 from api import MASTER_KEY, creds, serve
 
 import service.sql
-from service.sql import commit, keys, pool, schema, sessions, whole
+from service.sql import commit, commit_one, keys, pool, schema, sessions, whole
 from service.store.auth_store import AuthStore, StoreOptions
 from service.vault import MasterKeys
 
@@ -113,8 +113,9 @@ def test_no_migration_needs_what_a_pooler_or_a_sharded_server_lacks():
 
 TO_PLAN = {
     "COMMIT_SQL": commit.COMMIT_SQL,
-    "COMMIT_ONE_SQL": commit.COMMIT_ONE_SQL,
-    "COMMIT_FRESH_SQL": commit.COMMIT_FRESH_SQL,
+    "COMMIT_ONE_SQL": commit_one.COMMIT_ONE_SQL,
+    "COMMIT_FRESH_SQL": commit_one.COMMIT_FRESH_SQL,
+    "COMMIT_SMALL_SQL": commit_one.COMMIT_SMALL_SQL,
     "COMMIT_MIRRORED_SQL": commit.COMMIT_MIRRORED_SQL,
     "REPLACE_SQL": whole.REPLACE_SQL,
     "CREATE_SQL": whole.CREATE_SQL,
@@ -135,6 +136,7 @@ BY_INDEX = {*BY_KEY, "Bitmap Heap Scan"}
 EACH_ROW_BY_KEY = {
     "COMMIT_ONE_SQL",
     "COMMIT_FRESH_SQL",
+    "COMMIT_SMALL_SQL",
     "COMMIT_SQL",
     "COMMIT_MIRRORED_SQL",
     "CREATE_SQL",

@@ -1,4 +1,4 @@
-"""The commit statement: of many sessions, of one, and of one that gets many new rows.
+"""The commit statement: of many sessions; that of one is in `commit_one`.
 
 A commit is a compare-and-set on the session's version, made with the head (`records.Head`) it was computed from: lease,
 version, pre-key guard, rows, mark and remembered keys in one statement and one round trip. Anything that stands otherwise
@@ -12,20 +12,17 @@ expected one do the old rows (mark, guard, counts) belong to the head.
 from collections.abc import Sequence
 from typing import Final
 
-import asyncpg
-
-from protocol.types import PRE_KEY
-from service.records import Applied, Change, NotApplied, SealedRow
+from service.records import Applied, Change, NotApplied
+from service.sql.commit_one import commit_one
 from service.sql.fragments import (
     DIFFERS,
     UPSERTED,
     WEIGHT,
     columns,
-    columns_to_insert,
-    identity_columns,
     lease_after,
     mark_after,
     may_write,
+    outcome,
 )
 from service.sql.pool import Connection
 from service.sql.whole import replace
@@ -89,60 +86,6 @@ COMMIT_MIRRORED_SQL: Final = (
     + _OUTCOME
 )
 
-# The commonest commit, that of one session, with $1-$14 of it and $15-$21 a row each: a sixth less work than the same as a
-# batch of one. Rows carry the session's uuid, so that each is looked up by its whole key: with "$1" in
-# its place, a plan made on an empty table reads all rows of the session.
-_ONE: Final = f"""
-WITH r AS (
-    SELECT $1::uuid AS sid, r.*
-    FROM unnest($15::bytea[], $16::text[], $17::bytea[], $18::bigint[], $19::bigint[], $20::bigint[], $21::bigint[])
-        AS r(kh, ktype, sealed, d_hi, d_lo, w1, w2)
-), was AS MATERIALIZED (
-    SELECT count(*) AS found, sum({WEIGHT}) AS weight,
-           coalesce(bool_or(r.ktype = 'pre-key' AND r.sealed IS NOT NULL AND NOT $14::bool AND {DIFFERS}), false) AS clash
-    FROM r JOIN session_keys k ON k.sid = r.sid AND k.kh = r.kh
-), upd AS (
-    UPDATE sessions s SET
-        version = s.version + 1, {lease_after("$4::bigint")},
-        rows = s.rows + $6::int - was.found, {mark_after("$5::bigint")},
-        recent = $7, identity_tag = $8, paired = $9, next_pre_key = $10,
-        first_unuploaded = $11, account_sync = $12, signed_pre_key = $13, updated_at = now()
-    FROM was
-    WHERE s.sid = $1 AND s.version = $2 AND s.dek_id = $3 AND s.deleted_at IS NULL
-      AND (SELECT seen.version FROM sessions seen WHERE seen.sid = $1) = $2
-      AND {may_write("$4::bigint")}
-      AND NOT was.clash
-    RETURNING s.version, s.epoch, s.rows
-), del AS (
-    DELETE FROM session_keys k USING upd, r WHERE r.sealed IS NULL AND k.sid = r.sid AND k.kh = r.kh
-), put AS (
-    INSERT INTO session_keys (sid, kh, ktype, d_hi, d_lo, sealed)
-    SELECT r.sid, r.kh, r.ktype, r.d_hi, r.d_lo, r.sealed FROM upd, r WHERE r.sealed IS NOT NULL
-    {UPSERTED}
-)"""
-
-_ONE_OUTCOME: Final = """
-SELECT upd.version, upd.epoch, upd.rows, was.clash FROM was LEFT JOIN upd ON true
-"""
-
-COMMIT_ONE_SQL: Final = _ONE + _ONE_OUTCOME
-
-# The same with rows that are held to be new, $22-$26: pre-keys, which Baileys makes by the hundred, and the first keys of a
-# session. They are not looked for, and inserted without the care of an upsert, which is 40 % less work. One that is there
-# already fails the whole statement.
-COMMIT_FRESH_SQL: Final = (
-    _ONE
-    + """, fresh AS (
-    INSERT INTO session_keys (sid, kh, ktype, d_hi, d_lo, sealed)
-    SELECT $1, f.* FROM upd,
-        unnest($22::bytea[], $23::text[], $24::bigint[], $25::bigint[], $26::bytea[]) AS f(kh, ktype, d_hi, d_lo, sealed)
-)"""
-    + _ONE_OUTCOME
-)
-
-_FRESH_FROM: Final = 8
-_CREDS: Final = ""  # the type of their row
-
 
 async def commit_all(connection: Connection, changes: Sequence[Change]) -> list[Applied | NotApplied]:
     """Commits of different sessions in one statement; one outcome each, in order."""
@@ -153,46 +96,7 @@ async def commit_all(connection: Connection, changes: Sequence[Change]) -> list[
         return [await replace(connection, change)]
     if change.entry is not None:
         return await _commit_batch(connection, changes)
-    fresh, rest = _parted(change)
-    if len(fresh) >= _FRESH_FROM and not connection.is_in_transaction():
-        try:
-            return [await _commit_one(connection, change, rest, fresh)]
-        except asyncpg.UniqueViolationError:
-            pass  # undone; whether they may be written again is judged by the statement that looks
-    return [await _commit_one(connection, change, change.rows)]
-
-
-def _parted(change: Change) -> tuple[list[SealedRow], list[SealedRow]]:
-    """Rows held to be new, and the others."""
-    fresh: list[SealedRow] = []
-    rest: list[SealedRow] = []
-    for row in change.rows:
-        new = row.sealed is not None and (row.ktype == PRE_KEY or (change.keyless and row.ktype != _CREDS))
-        (fresh if new else rest).append(row)
-    return fresh, rest
-
-
-async def _commit_one(
-    connection: Connection, change: Change, rows: Sequence[SealedRow], fresh: Sequence[SealedRow] = ()
-) -> Applied | NotApplied:
-    answer = await connection.fetchrow(
-        COMMIT_FRESH_SQL if fresh else COMMIT_ONE_SQL,
-        change.sid,
-        change.expected,
-        change.dek_id,
-        change.lease_epoch,
-        change.mark_delta,
-        sum(row.sealed is not None for row in change.rows),
-        change.recent,
-        *identity_columns(change.identity),
-        change.overwrite,
-        *columns(rows),
-        [row.weights[0] for row in rows],
-        [row.weights[1] for row in rows],
-        *(columns_to_insert(fresh) if fresh else ()),
-    )
-    assert answer is not None  # noqa: S101 - an aggregate is always a row
-    return _outcome(answer)
+    return [await commit_one(connection, change)]
 
 
 async def _commit_batch(connection: Connection, changes: Sequence[Change]) -> list[Applied | NotApplied]:
@@ -224,11 +128,5 @@ async def _commit_batch(connection: Connection, changes: Sequence[Change]) -> li
     )
     outcomes: list[Applied | NotApplied] = [NotApplied(clash=False)] * len(changes)
     for answer in answers:
-        outcomes[places[answer["n"] - 1]] = _outcome(answer)
+        outcomes[places[answer["n"] - 1]] = outcome(answer)
     return outcomes
-
-
-def _outcome(answer: asyncpg.Record) -> Applied | NotApplied:
-    if answer["version"] is None:
-        return NotApplied(clash=answer["clash"])
-    return Applied(answer["version"], answer["epoch"], answer["rows"])

@@ -1,9 +1,11 @@
-"""What several statements that write a session have in common, as text, and the columns they are given."""
+"""What several statements that write a session have in common: text, the columns they are given, what they answer."""
 
 from collections.abc import Sequence
 from typing import Any, Final
 
-from service.records import Identity, SealedRow
+import asyncpg
+
+from service.records import Applied, Identity, NotApplied, SealedRow
 
 
 def lease_after(given: str) -> str:
@@ -49,3 +51,10 @@ def columns(rows: Sequence[SealedRow]) -> list[list[Any]]:
 def columns_to_insert(rows: Sequence[SealedRow]) -> list[list[Any]]:
     kh, ktype, sealed, high, low = columns(rows)
     return [kh, ktype, high, low, sealed]
+
+
+def outcome(answer: asyncpg.Record) -> Applied | NotApplied:
+    """Of a row ``(version, epoch, rows, clash)``, version NULL when nothing was applied."""
+    if answer["version"] is None:
+        return NotApplied(clash=answer["clash"])
+    return Applied(answer["version"], answer["epoch"], answer["rows"])
