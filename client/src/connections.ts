@@ -14,6 +14,9 @@ import type { RawAnswer } from './answer-reader.js'
 /** More would only queue in the service, and each costs it memory. */
 const MOST_CONNECTIONS = 32
 
+/** From so many characters on a body is sent beside its head. */
+const LONG_BODY = 32_768
+
 /** Certificates and the like, for `https:` addresses. */
 export type TlsOptions = Pick<
   ConnectionOptions,
@@ -26,6 +29,13 @@ export interface RawCall {
   /** Lines, each with its end. */
   headers: string
   body?: string | undefined
+}
+
+/** A request on its way: its head is ASCII. */
+interface Message {
+  head: string
+  body?: string
+  encoding?: 'latin1' | 'utf8'
 }
 
 export class Connections {
@@ -48,13 +58,13 @@ export class Connections {
   /** @throws Error without an answer: unreachable, cut off, late, aborted, or not HTTP. */
   async exchange(call: RawCall, timeoutMs: number, signal?: AbortSignal): Promise<RawAnswer> {
     signal?.throwIfAborted()
-    const text = this.#textOf(call)
+    const message = this.#messageOf(call)
     const end = performance.now() + timeoutMs
     for (;;) {
       const connection = this.#takeIdle() ?? (await this.#take(timeoutMs))
       const { used } = connection
       try {
-        return await connection.exchange(text, end, signal)
+        return await connection.exchange(message, end, signal)
       } catch (error) {
         if (!used || !(error instanceof Stale) || signal?.aborted) throw error
       } finally {
@@ -69,10 +79,13 @@ export class Connections {
     for (const connection of this.#idle.splice(0)) connection.destroy()
   }
 
-  #textOf({ method, path, headers, body }: RawCall): string {
+  #messageOf({ method, path, headers, body }: RawCall): Message {
     const head = `${method} ${this.#prefix}${path} HTTP/1.1\r\nhost: ${this.#host}\r\n${headers}`
-    if (body === undefined) return method === 'GET' ? `${head}\r\n` : `${head}content-length: 0\r\n\r\n`
-    return `${head}content-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`
+    if (body === undefined) return { head: method === 'GET' ? `${head}\r\n` : `${head}content-length: 0\r\n\r\n` }
+    const length = Buffer.byteLength(body)
+    // Latin-1 leaves ASCII as it is, without a look at each character.
+    const encoding = length === body.length ? 'latin1' : 'utf8'
+    return { head: `${head}content-type: application/json\r\ncontent-length: ${length}\r\n\r\n`, body, encoding }
   }
 
   #takeIdle(): Connection | undefined {
@@ -166,7 +179,7 @@ class Connection {
   }
 
   /** @param deadline on the clock of `performance.now()`. */
-  exchange(text: string, deadline: number, signal?: AbortSignal): Promise<RawAnswer> {
+  exchange(message: Message, deadline: number, signal?: AbortSignal): Promise<RawAnswer> {
     return new Promise((resolve, reject) => {
       const reader = new AnswerReader()
       const abort = (): void => {
@@ -186,9 +199,21 @@ class Connection {
         else resolve(reader.answer)
       }
       this.#socket.ref()
-      // Latin-1 leaves ASCII as it is, without a look at each character.
-      this.#socket.write(text, Buffer.byteLength(text) === text.length ? 'latin1' : 'utf8')
+      this.#send(message)
     })
+  }
+
+  #send({ head, body = '', encoding = 'latin1' }: Message): void {
+    const socket = this.#socket
+    if (body.length < LONG_BODY) {
+      socket.write(head + body, encoding)
+      return
+    }
+    // Put together they would be copied once more.
+    socket.cork()
+    socket.write(head, 'latin1')
+    socket.write(body, encoding)
+    socket.uncork()
   }
 
   /** One timer serves many exchanges, and keeps no process alive: the socket does, while an answer is due. */
