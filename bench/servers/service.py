@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -19,7 +20,7 @@ from bench.servers.postgres import COUNTING
 from bench.sql import Sql
 from service.embedded import attach
 
-_COMMAND: Final = Path(sys.executable).parent / "authstore"
+_COMMAND: Final = (str(Path(sys.executable).parent / "authstore"), "serve")
 _START_S: Final = 90.0
 _STOP_S: Final = 60.0
 _LOOKING_ON = re.compile(rb"/(metrics|health)")
@@ -28,12 +29,25 @@ _REQUESTS = re.compile(rb'^authstore_requests_total\{method="\w+",route="([^"]+)
 
 
 class Service:
-    """On a free port, and a unix socket beside it. Without a database's URL it brings its own Postgres."""
+    """On a free port, and a unix socket beside it. Without a database's URL it brings its own Postgres.
 
-    def __init__(self, folder: Path, database_url: str | None = None, *, workers: int = 1) -> None:
+    ``command`` stands in for `authstore serve`; ``environ`` is added to what it is given.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        database_url: str | None = None,
+        *,
+        workers: int = 1,
+        command: Sequence[str] = _COMMAND,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
         self._folder = folder
         self._url = database_url
         self._workers = workers
+        self._command = command
+        self._more = dict(environ or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._sql: Sql | None = None
         self.token = secrets.token_urlsafe(24)
@@ -78,7 +92,7 @@ class Service:
             (data / "postgresql.user.conf").write_text("".join(lines))
         with (self._folder / "service.log").open("wb") as log:
             self._process = subprocess.Popen(
-                [_COMMAND, "serve"], env=self._environ(data), stdout=log, stderr=log, start_new_session=True
+                self._command, env=self._environ(data), stdout=log, stderr=log, start_new_session=True
             )
         deadline = time.monotonic() + _START_S
         while time.monotonic() < deadline and self._process.poll() is None:
@@ -118,7 +132,7 @@ class Service:
         if self._url is not None:
             environ["AUTHSTORE_DATABASE_URL"] = self._url
             environ["AUTHSTORE_MASTER_KEY"] = base64.b64encode(secrets.token_bytes(32)).decode()
-        return environ
+        return environ | self._more
 
     def _answers(self, path: str) -> bool:
         try:
