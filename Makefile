@@ -2,14 +2,15 @@
 #   make serve   set everything up and run the service on an embedded Postgres (foreground)
 #   make test    set everything up and run every test
 #   make lint    style, types, import directions
-#   make bench   measure this store beside others, and write the README's tables (`make bench-scale`: as work grows)
+#   make bench   measure this store beside others, and write the README's tables (`make bench-scale`: as work grows;
+#                `make bench-floors`: what stands between us and the goals)
 PYTHON ?= python3
 # Tests mostly wait for processes they start and kill: two at a time halve the time, also on two cores.
 TEST_PROCESSES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: serve test test-python test-node lint bench bench-scale lock clean
+.PHONY: serve test test-python test-node lint bench bench-scale bench-floors lock clean
 
 serve: $(VENV)/ready
 	@exec $(BIN)/authstore serve
@@ -35,6 +36,9 @@ bench: $(VENV)/ready client/dist/ready bench/node_modules/ready
 
 bench-scale: $(VENV)/ready client/dist/ready bench/node_modules/ready
 	@$(BIN)/python -m bench --scale $(ARGS)
+
+bench-floors: $(VENV)/ready client/dist/ready bench/node_modules/ready
+	@$(BIN)/python -m bench --floors $(ARGS)
 
 $(VENV)/ready: requirements-dev.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -1,4 +1,4 @@
-"""`python -m bench`: the comparison. `python -m bench --scale`: cost as work grows. `--help` tells the rest."""
+"""`python -m bench`: the comparison. `--scale`: cost as work grows. `--floors`: what stands between us and the goals."""
 
 import argparse
 import json
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from bench import durability, machine, plots, readme, report, scale
+from bench import durability, floors, machine, plots, readme, report, scale
 from bench.figures import BY_RATE, WORKLOADS
 from bench.side_by_side import SHARES, TINY, Race
 from bench.stores import DIRECT, Field, line_up
@@ -25,7 +25,8 @@ def main(words: Sequence[str] | None = None) -> int:
     """Exit 0, or 3 when the run is void and nothing was written."""
     options = _parser().parse_args(words)
     with room(options.folder) as folder:
-        return scale.main(folder, options) if options.scale else compare(folder, options)
+        run = floors.main if options.floors else scale.main if options.scale else compare
+        return run(folder, options)
 
 
 def compare(folder: Path, options: argparse.Namespace) -> int:
@@ -89,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--results", type=Path, default=RESULTS, help="where results go")
     parser.add_argument("--no-readme", dest="readme", action="store_false", help="leave the README as it is")
     scale.add_options(parser)
+    floors.add_options(parser)
     return parser
 
 

@@ -14,16 +14,17 @@ class WorkFailed(Exception):
 
 
 class Worker:
-    """``log`` takes what the libraries print."""
+    """``log`` takes what the libraries print. ``script`` obeys commands as `node/commands.mjs` has it."""
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, script: Path = _SCRIPT) -> None:
         self._log = log
+        self._script = script
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                ["node", "--expose-gc", "--max-old-space-size=8192", str(_SCRIPT)],
+                ["node", "--expose-gc", "--max-old-space-size=8192", str(self._script)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -47,7 +48,7 @@ class Worker:
         return self._process.pid
 
     def ask(self, command: str, **arguments: object) -> dict[str, Any]:
-        """Runs a command of `node/worker.mjs`. Raises WorkFailed."""
+        """Runs a command of the script. Raises WorkFailed."""
         assert self._process is not None
         assert self._process.stdin is not None
         assert self._process.stdout is not None

@@ -1,5 +1,5 @@
 /**
- * Drives the stores for the orchestrator: one JSON command a line on stdin, one JSON answer a line on stdout.
+ * Drives the stores for the orchestrator, which tells it by these commands:
  *
  *     make       {store, kind, settings}          a store; settings as its kind wants them
  *     examine    {store}                          does it give back what it was given?
@@ -14,9 +14,9 @@
  *     memory     {}                               -> bytes after a full collection
  *     end        {store}
  */
-import { createInterface } from 'node:readline'
 import * as baileys from 'baileys'
 import { encode } from './codec.mjs'
+import { obey } from './commands.mjs'
 import { makeStore } from './stores/index.mjs'
 import { Bed, examine, prepareCrowd, SERIAL } from './workloads.mjs'
 import { mix } from './values.mjs'
@@ -147,15 +147,4 @@ const COMMANDS = {
   },
 }
 
-for await (const line of createInterface({ input: process.stdin })) {
-  const { do: name, ...rest } = JSON.parse(line)
-  let answer
-  try {
-    answer = (await COMMANDS[name](rest)) ?? {}
-  } catch (error) {
-    // Drivers quote whole statements with their values.
-    answer = { error: `${error.name}: ${error.message.slice(0, 120)}` }
-  }
-  process.stdout.write(`${JSON.stringify(answer)}\n`)
-}
-process.exit(0)
+await obey(COMMANDS)

@@ -1,0 +1,176 @@
+"""What a workload cannot do without: its parts, each measured alone, against the time that its goal leaves.
+
+| part | what it is |
+|---|---|
+| codec | Baileys' values to JSON text and back, in Node: any store does that |
+| hop | bodies of that size to a server that does nothing, and back |
+| service | the body read, judged, sealed (or opened and proven), warm and without an edge |
+| database | the statement with its fsync, over the driver |
+
+Together they are a service whose HTTP, scheduling and client cost nothing.
+"""
+
+import argparse
+import json
+import secrets
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from bench import budgets, machine, readme
+from bench.figures import GOALS, WORKLOADS
+from bench.inside import Inside, Texts, body_of, runner
+from bench.servers.nothing import Nothing
+from bench.stores import DIRECT, OURS, Contestant, line_up
+from bench.worker import Worker
+
+_PARTS: Final = Path(__file__).parent / "node" / "parts.mjs"
+# Operations a round.
+_COUNTS: Final = {"w2": 150, "w3": 4, "w4": 100, "w5": 6, "w6": 3, "w7": 150, "w9": 4}
+_SMALL: Final = 40  # bytes of a commit's answer, or of a lease's
+_LEASE: Final = 120  # bytes that ask for one
+
+Say = Callable[[str], None]
+Timed = dict[str, dict[str, list[float]]]  # workload -> part -> ms
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What the command line knows of this."""
+    parser.add_argument("--floors", action="store_true", help="what stands between us and the goals, instead")
+
+
+def main(folder: Path, options: argparse.Namespace) -> int:
+    """Measures parts and budgets, and writes results and the README's section."""
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    rooms = [folder / "parts", folder / "budgets"]
+    for room in rooms:
+        room.mkdir(mode=0o711)
+    results = {
+        "machine": machine.describe(folder),
+        "parts": measure(rooms[0], say, rounds=options.rounds, tiny=options.tiny),
+        "budgets": budgets.measure(rooms[1], say, rounds=options.rounds, tiny=options.tiny),
+    }
+    out: Path = options.results
+    out.mkdir(exist_ok=True, parents=True)
+    (out / "floors.json").write_text(json.dumps(results, indent=1) + "\n")
+    section = markdown(results)
+    (out / "floors.md").write_text(section + "\n")
+    if options.readme and not readme.put("bench-floors", section):
+        say("the README has no section for this: see floors.md")
+    say(f"written to {out}")
+    return 0
+
+
+def measure(folder: Path, say: Say, *, rounds: int = 5, tiny: bool = False) -> dict[str, Any]:
+    """workload -> part -> median in ms, with ``direct`` and ``ours`` of the same rounds."""
+    counts = {workload: 2 if tiny else n for workload, n in _COUNTS.items()}
+    with (
+        line_up(folder, [DIRECT, OURS]) as start,
+        Nothing() as nothing,
+        Worker(folder / "worker.log") as worker,
+        Worker(folder / "parts.log", _PARTS) as parts,
+        runner() as loop,
+    ):
+        for contestant in start.contestants:
+            _fill(worker, contestant)
+        texts = parts.ask("values")
+        inside = Inside(_database(start.contestants, "alone"), texts, secrets.token_bytes(32))
+        loop.run(inside.open())
+        timed: Timed = {workload: {} for workload in counts}
+        for number in range(1 + (1 if tiny else rounds)):
+            say(f"parts: round {number}" if number else "parts: warming up")
+            for workload, n in counts.items():
+                found = {
+                    **{c.name: _run(worker, c.name, workload, n) for c in start.contestants},
+                    "codec": parts.ask("codec", workload=workload, n=n)["took"],
+                    "hop": _hops(parts, nothing.url, _bodies(workload, texts), n),
+                }
+                spent = loop.run(inside.time(workload, n))
+                found |= {"service": [s.service for s in spent], "database": [s.database for s in spent]}
+                for part, took in found.items():
+                    timed[workload].setdefault(part, []).extend(took if number else [])
+        loop.run(inside.close())
+    return {workload: {part: statistics.median(took) for part, took in of.items()} for workload, of in timed.items()}
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """The README's section."""
+    said = f"Measured {results['machine']['date']} by `make bench-floors`, in ms: medians of interleaved rounds."
+    return "\n\n".join([said, _table(results["parts"]), budgets.markdown(results["budgets"])])
+
+
+def _table(results: Mapping[str, Mapping[str, float]]) -> str:
+    """A workload a line, in ms, and as multiples of `direct`."""
+    lines = [
+        "| | `direct` | goal | codec | hop | service | database | these together | ours |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for workload, of in results.items():
+        direct, bound = of[DIRECT], _bound(workload)
+        parts = [of[part] for part in ("codec", "hop", "service", "database")]
+        cells = [
+            f"{workload} {WORKLOADS[workload]}",
+            _ms(direct),
+            f"{_ms(bound * direct)} ({bound}×)",
+            *(_ms(part) for part in parts),
+            f"**{_ms(sum(parts))} ({sum(parts) / direct:.2f}×)**",
+            f"{_ms(of[OURS])} ({of[OURS] / direct:.2f}×)",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _bound(workload: str) -> float:
+    return next(goal.bound for goal in GOALS if goal.workload == workload and goal.rival == DIRECT)
+
+
+def _ms(value: float) -> str:
+    return f"{value:.3f}" if value < 0.1 else f"{value:.2f}" if value < 10 else f"{value:.1f}"
+
+
+def _fill(worker: Worker, contestant: Contestant) -> None:
+    worker.ask("make", store=contestant.name, kind=contestant.kind, settings=contestant.settings)
+    worker.ask("fill", store=contestant.name)
+
+
+def _database(contestants: Sequence[Contestant], name: str) -> str:
+    """A new database on the same server."""
+    direct = next(c for c in contestants if c.name == DIRECT)
+    assert direct.statements is not None
+    direct.statements.sql.run(f'CREATE DATABASE "{name}"')
+    return str(direct.settings["url"]).replace(f"/{DIRECT}?", f"/{name}?")
+
+
+def _run(worker: Worker, store: str, workload: str, n: int) -> list[float]:
+    worker.ask("prepare", store=store, workload=workload, n=n)
+    took: list[float] = worker.ask("run")["took"]
+    worker.ask("finish")
+    return took
+
+
+def _hops(parts: Worker, url: str, bodies: Sequence[tuple[int, int]], n: int) -> list[float]:
+    """Each operation's exchanges, one after the other."""
+    took = [parts.ask("hop", url=url, sent=sent, received=received, n=n)["took"] for sent, received in bodies]
+    return [sum(together) for together in zip(*took, strict=True)]
+
+
+def _bodies(workload: str, texts: Texts) -> Sequence[tuple[int, int]]:
+    """Bytes sent and received by each request of an operation."""
+    session = {"1": texts["sessions"][0]}
+    whole, creds = texts["whole"], texts["creds"]
+    if workload == "w9":
+        return [(_LEASE, _SMALL), (0, len(body_of(whole, creds)))]
+    keys, with_creds = {
+        "w2": ({"session": session}, None),
+        "w3": ({"pre-key": texts["preKeys"]}, None),
+        "w4": ({"session": session, "pre-key": {"1": None}}, None),
+        "w5": ({"session": {str(n): text for n, text in enumerate(texts["sessions"])}}, None),
+        "w6": (whole, creds),
+        "w7": ({}, creds),
+    }[workload]
+    return [(len(body_of(keys, with_creds)), _SMALL)]

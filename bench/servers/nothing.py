@@ -1,0 +1,92 @@
+"""A server that does nothing: HTTP/1.1 as bare as it goes, to tell what any hop costs on this machine.
+
+`python -m bench.servers.nothing PORT` answers each request with as many bytes as its path names.
+"""
+
+import asyncio
+import re
+import socket
+import subprocess
+import sys
+import time
+from types import TracebackType
+from typing import Final, Self, cast
+
+import uvloop
+from typing_extensions import override
+
+from bench.servers import free_port
+
+_LENGTH: Final = re.compile(rb"\r\ncontent-length: (\d+)\r\n")
+_SIZE: Final = re.compile(rb"POST /(\d+) ")
+_START_S: Final = 20.0
+_FOREVER_S: Final = 86_400.0
+
+
+class Nothing:
+    """A process of its own, as a service is."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = free_port()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen([sys.executable, "-m", __spec__.name, str(self.port)])
+        deadline = time.monotonic() + _START_S
+        while time.monotonic() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+            except OSError:
+                time.sleep(0.05)
+            else:
+                return self
+        raise RuntimeError("the server that does nothing did not start")
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
+
+
+class _Answers(asyncio.Protocol):
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._left = 0
+        self._size = 0
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        if self._left == 0:
+            self._parts.append(data)
+            head, found, body = b"".join(self._parts).partition(b"\r\n\r\n")
+            if not found:
+                return
+            self._parts.clear()
+            self._size, self._left = _number(_SIZE, head), _number(_LENGTH, head + b"\r\n")
+            data = body
+        self._left -= len(data)
+        if self._left == 0:
+            head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % self._size
+            self._transport.write(head + b"x" * self._size)
+
+
+def _number(pattern: re.Pattern[bytes], text: bytes) -> int:
+    found = pattern.search(text)
+    return int(found[1]) if found else 0
+
+
+async def _serve(port: int) -> None:
+    await asyncio.get_running_loop().create_server(_Answers, "127.0.0.1", port)
+    await asyncio.sleep(_FOREVER_S)
+
+
+if __name__ == "__main__":
+    uvloop.run(_serve(int(sys.argv[1])))
