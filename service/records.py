@@ -178,8 +178,8 @@ class Vacant:
 class Change(Value, frozen=True, gc=False):
     """One commit, sealed and ready: applies exactly when the session stands at ``expected``.
 
-    ``entry``: the same commit sealed for the mirror, stored with it; None while the session has no mirror. ``keyless``: the
-    session stores no keys yet, so that those that come are new.
+    ``mask``: of the head that it leaves. ``entry``: the same commit sealed for the mirror, stored with it; None while the
+    session has no mirror. ``keyless``: the session stores no keys yet, so that those that come are new.
     """
 
     sid: UUID
@@ -191,6 +191,7 @@ class Change(Value, frozen=True, gc=False):
     overwrite: bool
     recent: bytes
     identity: Identity
+    mask: int
     replace: bool = False
     entry: bytes | None = None
     keyless: bool = False

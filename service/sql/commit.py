@@ -41,12 +41,10 @@ WITH c AS (
     SELECT ($2::uuid[])[n] AS sid, r.*
     FROM unnest($15::int[], $16::bytea[], $17::text[], $18::bytea[], $19::bigint[], $20::bigint[], $21::bigint[], $22::bigint[])
         AS r({_ROWS})
-), old AS MATERIALIZED (
-    SELECT r.n, r.sid, r.kh, {WEIGHT} AS weight,
-           r.ktype = 'pre-key' AND r.sealed IS NOT NULL AND NOT ($23::bool[])[r.n] AND {DIFFERS} AS clash
-    FROM r JOIN session_keys k ON k.sid = r.sid AND k.kh = r.kh
 ), was AS (
-    SELECT n, count(*) AS found, sum(weight) AS weight, bool_or(clash) AS clash FROM old GROUP BY n
+    SELECT r.n, count(*) AS found, sum({WEIGHT}) AS weight,
+           bool_or(r.ktype = 'pre-key' AND r.sealed IS NOT NULL AND NOT ($23::bool[])[r.n] AND {DIFFERS}) AS clash
+    FROM r JOIN session_keys k ON k.sid = r.sid AND k.kh = r.kh GROUP BY r.n
 ), upd AS (
     UPDATE sessions s SET
         version = s.version + 1, {lease_after("c.lease_epoch")},

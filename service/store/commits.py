@@ -195,7 +195,7 @@ class Commits:
                 await self._forgive_spelling(stand, request)
                 work.forgiven = stand.head.version
             return None
-        self._heads.remember(stand.head.after(change, outcome), stand.vault)
+        self._heads.remember(stand.head.after(change, outcome), stand.vault, change.mask)
         return Committed(outcome.version, outcome.epoch)
 
     async def _create(
@@ -215,7 +215,7 @@ class Commits:
             if made is None:
                 await renew(connection, self._heads.masters)
                 return None
-        self._heads.remember(_first_head(change, made["epoch"], wrapped), vault)
+        self._heads.remember(_first_head(change, made["epoch"], wrapped), vault, change.mask)
         return Committed(made["version"], made["epoch"])
 
     async def _forgive_spelling(self, stand: Stand, request: CommitRequest) -> None:
@@ -237,8 +237,9 @@ def first_change(
     version = vacant.version + (entry is not None)
     recent = b"" if entry is None else remember(b"", replace(entry, version=version))
     kept = [row for row in rows if row.sealed is not None]
-    mark = (_weight(kept) + vault.mask(bind(version, vault.dek_id, recent, identity))) % PRIME
-    return Change(sid, version, vault.dek_id, None, mark, kept, True, recent, identity)
+    mask = vault.mask(bind(version, vault.dek_id, recent, identity))
+    mark = (_weight(kept) + mask) % PRIME
+    return Change(sid, version, vault.dek_id, None, mark, kept, True, recent, identity, mask)
 
 
 def _first_head(change: Change, epoch: int, wrapped: tuple[str, bytes]) -> Head:
@@ -320,9 +321,10 @@ def _change(stand: Stand, request: CommitRequest, sealed: _Sealed, *, overwrite:
     identity = sealed.identity or head.identity
     recent = remember(head.recent, _entry(request, sealed, head.version + 1))
     rows = [row for row in sealed.rows if row.sealed is not None] if wipe else sealed.rows
-    mark = _weight(rows) + stand.vault.mask(bind(head.version + 1, head.dek_id, recent, identity))
+    mask = stand.vault.mask(bind(head.version + 1, head.dek_id, recent, identity))
+    mark = _weight(rows) + mask
     if not wipe:
-        mark -= stand.vault.mask(head.bound())
+        mark -= stand.masked()
     return Change(
         head.sid,
         head.version,
@@ -333,6 +335,7 @@ def _change(stand: Stand, request: CommitRequest, sealed: _Sealed, *, overwrite:
         overwrite,
         recent,
         identity,
+        mask,
         wipe,
         _mirror_entry(stand, request, wipe=wipe) if head.mirrored else None,
         head.rows <= 1,  # creds

@@ -21,11 +21,19 @@ _REMEMBERED: Final = 20_000
 
 
 class Stand(Value, frozen=True, gc=False):
-    """A session as far as we know. ``row`` is there when it was read just now: only then may a refusal rest on it."""
+    """A session as far as we know. ``row`` is there when it was read just now: only then may a refusal rest on it.
+
+    ``mask``: the head's, from the commit that made it; None when it was read.
+    """
 
     head: Head
     vault: SessionVault
     row: SessionRow | None = None
+    mask: int | None = None
+
+    def masked(self) -> int:
+        """What hides the sum of the session's rows as they stand."""
+        return self.vault.mask(self.head.bound()) if self.mask is None else self.mask
 
 
 class Line:
@@ -98,8 +106,8 @@ class Heads:
             self.remember(head, stand.vault)
         return stand
 
-    def remember(self, head: Head, vault: SessionVault) -> None:
-        self._stands[head.sid] = Stand(head, vault)
+    def remember(self, head: Head, vault: SessionVault, mask: int | None = None) -> None:
+        self._stands[head.sid] = Stand(head, vault, None, mask)
         self._stands.move_to_end(head.sid)
         while len(self._stands) > _REMEMBERED:
             self._stands.popitem(last=False)

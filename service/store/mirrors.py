@@ -110,7 +110,7 @@ class Mirrors:
                 stand = await self._heads.living(tenant, sid, fresh=True)
                 head = stand.head
                 mask = stand.vault.mask(bind(head.version + 1, head.dek_id, head.recent, head.identity))
-                delta = (mask - stand.vault.mask(head.bound())) % PRIME
+                delta = (mask - stand.masked()) % PRIME
                 async with self._database.connection() as connection:
                     version = await sql.switch(connection, sid, head.version, head.dek_id, epoch, delta, on=on)
                 self._heads.forget(sid)
