@@ -6,6 +6,10 @@
                     ├─ stores (who takes part) ── servers/* (private, in a temporary folder)
                     └─ figures (medians, ratios, the A/A rule) ── report, plots ── readme
 
+What keeps us from a goal is measured too, by `make bench-floors`: the parts of a workload alone (`floors`: in Node by
+`node/parts.mjs`, in the service by `inside`, between them by `servers/nothing`), and what sealing, fencing and the error
+tracker take of the throughput (`budgets`, `budget_report`, `cpu`), beside services that lack them (`reduced`).
+
 Python starts the servers, says what runs next and counts; one Node process does all the work, through the interface
 Baileys itself uses. Nothing here touches a server that already runs: every one is started for the run, on a free port,
 under a folder that is removed afterwards.

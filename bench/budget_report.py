@@ -1,9 +1,13 @@
 """Shares of w8 by round, as JSON and as a table."""
 
+import os
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
 from typing import Any, Final
+
+from bench.figures import GOALS
+from bench.stores import DIRECT
 
 SHIPPED: Final = "shipped"
 AGAIN: Final = "shipped-again"
@@ -119,7 +123,18 @@ def markdown(results: Mapping[str, Any]) -> str:
         f"{_cell(noise['by_cpu'])} by CPU time, {_cell(noise['by_rate'])} by transactions/s. "
         f"As shipped {shipped['per_second']:,.0f} transactions/s, each taking CPU time of {costs}."
     )
-    return "\n".join([*head, *rows]) + "\n\n" + said
+    return "\n".join([*head, *rows]) + "\n\n" + said + " " + _left(results["arms"])
+
+
+def _left(arms: Mapping[str, Any]) -> str:
+    """What the goal of w8 leaves for the service, when every core works without a pause."""
+    goal = next(each.bound for each in GOALS if each.workload == "w8" and each.rival == DIRECT)
+    direct, cores, places = arms[DIRECT]["per_second"], os.cpu_count() or 1, arms[SHIPPED]["cpu_us"]
+    there, others = cores * 1_000_000 / (goal * direct), places["node"] + places["database"]
+    return (
+        f"`direct` moves {direct:,.0f}/s here. {goal:.0f} times that leaves {there:.0f} µs of {cores} cores for a transaction; "
+        f"Node and the database alone take {others:.0f}."
+    )
 
 
 def _cell(spread: Mapping[str, float]) -> str:

@@ -4,7 +4,8 @@
 
 The tracker goes the other way round: shipped, the service has none, so the arm that has one reports to a `Sink`. Each share
 is told by CPU time (of Node, the service and its Postgres backends, a transaction) and by transactions/s, the median of the
-rounds with the smallest and the largest. The service as shipped runs twice: what tells that pair apart is noise.
+rounds with the smallest and the largest. The service as shipped runs twice: what tells that pair apart is noise. `direct` runs
+too, since the goal is a multiple of it.
 """
 
 import sys
@@ -21,13 +22,14 @@ from bench.servers.service import Service
 from bench.servers.sink import Sink
 from bench.side_by_side import CROWD
 from bench.sql import Sql
+from bench.stores import DIRECT
 from bench.worker import Worker
 
 __all__ = ["ARMS", "TINY", "Arm", "Load", "fill", "markdown", "measure", "started"]
 
 # arm -> what `reduced` takes out
 REDUCED: Final = {UNSEALED: "sealing", UNFENCED: "fencing"}
-ARMS: Final = (SHIPPED, UNSEALED, TRACKED, AGAIN, UNFENCED)  # those that are the same stand apart
+ARMS: Final = (SHIPPED, UNSEALED, TRACKED, DIRECT, AGAIN, UNFENCED)  # those that are the same stand apart
 # It would run beside one arm or another; every database is cleaned before every round instead.
 _SETTINGS: Final = {"autovacuum": "off"}
 
@@ -58,10 +60,10 @@ TINY: Final = Load(passes=1, n=2, crowd=3, keys=20)
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """A service under measurement, and how to see what its database does."""
+    """A service under measurement, or none (`direct`), and how to see what its database does."""
 
     name: str
-    service: Service
+    service: Service | None
     url: str
     server: Sql
 
@@ -84,7 +86,8 @@ class Arm:
 
     def _spent(self, worker: Worker) -> list[cpu.Spent]:
         backends = self.server.row(_BACKENDS, self.name)["pids"] or []
-        return [cpu.spent(pids) for pids in ([worker.pid], [self.service.pid], backends)]
+        services = [] if self.service is None else [self.service.pid]
+        return [cpu.spent(pids) for pids in ([worker.pid], services, backends)]
 
 
 def measure(folder: Path, say: Callable[[str], None], *, rounds: int = 7, tiny: bool = False) -> dict[str, Any]:
@@ -123,7 +126,7 @@ def started(folder: Path, say: Callable[[str], None], sink: Sink | None = None) 
         for name in ARMS:
             say(f"starting {name}")
             url = postgres.database(name)
-            service = stack.enter_context(_service(_room(folder, name), name, url, sink))
+            service = None if name == DIRECT else stack.enter_context(_service(_room(folder, name), name, url, sink))
             arms[name] = Arm(name, service, url, postgres.sql)
         yield arms
 
@@ -137,8 +140,11 @@ def _service(room: Path, name: str, url: str, sink: Sink) -> Service:
 
 def fill(worker: Worker, arm: Arm, load: Load) -> None:
     """Makes the arm known to the worker, and its sessions."""
-    settings = {"url": arm.service.url, "token": arm.service.token}
-    worker.ask("make", store=arm.name, kind="client", settings=settings)
+    if arm.service is None:
+        worker.ask("make", store=arm.name, kind=DIRECT, settings={"url": arm.url})
+    else:
+        settings = {"url": arm.service.url, "token": arm.service.token}
+        worker.ask("make", store=arm.name, kind="client", settings=settings)
     worker.ask("fill", store=arm.name, keys=load.keys, crowd=load.crowd)
 
 

@@ -63,7 +63,7 @@ NAMES: Final = {
         "redis-everysec",
         "redis-best",
     ),
-    *(DIRECT, AGAIN, "direct-aes", *OUR_CONFIGURATIONS),
+    *(DIRECT, AGAIN, "direct-aes", "direct-usual", *OUR_CONFIGURATIONS),
 }
 
 
@@ -105,6 +105,7 @@ class _Builder:
             (DIRECT, "direct", {}),
             (AGAIN, "direct, again", {}),
             ("direct-aes", "direct + AES-256-GCM", {"aes": True}),
+            ("direct-usual", "direct, Baileys' own codec", {"codec": "usual"}),
         ):
             self._add_on_postgres(name, label, DIRECT, settings)
         self._add_on_postgres("postgres-baileys", "postgres-baileys", "postgres-baileys", {})

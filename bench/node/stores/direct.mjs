@@ -26,6 +26,15 @@ const plain = {
   open: (stored) => decode(stored),
 }
 
+/** The same through Baileys' own codec, as most stores use it. */
+function usual({ BufferJSON: { replacer, reviver } }) {
+  return {
+    ...plain,
+    seal: (value) => JSON.stringify(value, replacer),
+    open: (stored) => JSON.parse(stored, reviver),
+  }
+}
+
 /** Values under AES-256-GCM in a bytea column; base64 on the way, since the driver doubles bytes in arrays. */
 function sealed() {
   const key = randomBytes(32)
@@ -46,8 +55,8 @@ function sealed() {
   }
 }
 
-export async function direct({ url, connections = 16, aes = false }, baileys) {
-  const { column, value, seal, open } = aes ? sealed() : plain
+export async function direct({ url, connections = 16, aes = false, codec = 'fast' }, baileys) {
+  const { column, value, seal, open } = aes ? sealed() : codec === 'usual' ? usual(baileys) : plain
   // Without it the planner makes a plan a call for arrays of one element.
   const pool = new pg.Pool({ connectionString: url, max: connections, options: '-c plan_cache_mode=force_generic_plan' })
   pool.on('error', () => {})

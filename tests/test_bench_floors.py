@@ -1,0 +1,87 @@
+"""That the parts of a workload are what they are called. Nothing here judges how long anything took."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench import __main__ as command
+from bench import floors
+from bench.budgets import ARMS
+from bench.inside import Inside, body_of, runner
+from bench.servers.nothing import Nothing
+from bench.servers.postgres import Postgres
+from bench.sql import Sql
+from bench.worker import Worker
+
+MEASURED = {"w2", "w3", "w4", "w5", "w6", "w7", "w9"}
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """Where servers can run: not below a folder of the test's user alone."""
+    with command.room(Path("/var/tmp")) as room:
+        yield room
+
+
+@pytest.fixture(scope="module")
+def parts(folder: Path) -> Iterator[Worker]:
+    with Worker(folder / "parts.log", floors._PARTS) as worker:
+        yield worker
+
+
+def test_it_runs_from_end_to_end(tmp_path: Path) -> None:
+    assert command.main(["--floors", "--tiny", "--no-readme", "--results", str(tmp_path)]) == 0
+    results = json.loads((tmp_path / "floors.json").read_text())
+    assert set(results["parts"]) == MEASURED
+    for workload, found in results["parts"].items():
+        assert set(found) == {"direct", "ours", "codec", "hop", "service", "database"}
+        assert min(found.values()) > 0, workload
+    assert set(results["budgets"]["arms"]) == set(ARMS)
+    table = (tmp_path / "floors.md").read_text()
+    assert all(f"| {workload} " in table for workload in MEASURED)
+
+
+def test_bodies_there_and_back_are_as_long_as_those_of_the_workload(parts: Worker) -> None:
+    texts = parts.ask("values")
+    ((login, answer),) = floors._bodies("w3", texts)
+    assert login == len(json.dumps({"keys": {"pre-key": _read(texts["preKeys"])}}, separators=(",", ":")))
+    assert answer < 100
+    (_, (asked, state)) = floors._bodies("w9", texts)
+    assert (asked, state) == (0, len(body_of(texts["whole"], texts["creds"])))
+    with Nothing() as nothing:
+        # The client counts what it is answered; half a megabyte comes and goes whole.
+        took = parts.ask("hop", url=nothing.url, sent=500_000, received=state, n=3)["took"]
+    assert len(took) == 3
+
+
+def test_what_runs_inside_is_what_the_service_stores(folder: Path, parts: Worker) -> None:
+    texts = parts.ask("values")
+    room = folder / "inside"
+    room.mkdir(mode=0o755)
+    with Postgres(room) as postgres, runner() as loop:
+        url = postgres.database("inside")
+        inside = Inside(url, texts, os.urandom(32))
+        loop.run(inside.open())
+        spent = {workload: loop.run(inside.time(workload, 2)) for workload in sorted(MEASURED)}
+        loop.run(inside.close())
+        sql = Sql(url)
+        stored = sql.row(
+            "SELECT (SELECT version FROM sessions WHERE name = 'main') AS version, count(*) FILTER (WHERE ktype = 'session')"
+            " AS sessions FROM session_keys k JOIN sessions s USING (sid) WHERE s.name = 'main'"
+        )
+        fresh = sql.row(
+            "SELECT count(*) FILTER (WHERE rows = 813) AS logins, count(*) FILTER (WHERE rows = 1128) AS whole FROM sessions"
+        )
+        sql.close()
+    # Filled once, pre-keys made for w4 once, and two of each of w2, w4, w5 and w7.
+    assert stored == {"version": 1 + 1 + 4 * 2, "sessions": 256}
+    assert fresh == {"logins": 2, "whole": 2 + 2}, "two first logins, two loaded whole, two to restart from"
+    for workload, each in spent.items():
+        assert all(one.service > 0 and one.database > 0 for one in each), workload
+
+
+def _read(texts: dict[str, str]) -> dict[str, object]:
+    return {name: json.loads(text) for name, text in texts.items()}
