@@ -16,6 +16,8 @@ from bench.servers.service import Service
 DIRECT: Final = "direct"
 AGAIN: Final = "direct-again"
 OURS: Final = "ours"
+# Every store keeps its connections while the others run.
+_ROOM_FOR_ALL: Final = {"max_connections": "200"}
 # What is said of a store over Postgres until its fsyncs are counted.
 _UNPROVEN: Final = "not proven"
 
@@ -91,7 +93,7 @@ class _Builder:
         self._stack = stack
         self._only = only
         self.field = Field()
-        self._postgres = stack.enter_context(Postgres(self._room("postgres")))
+        self._postgres = stack.enter_context(Postgres(self._room("postgres"), _ROOM_FOR_ALL))
         self._redis: dict[str, Redis] = {}
         self.field.versions["postgres"] = self._postgres.version
 
