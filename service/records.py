@@ -122,6 +122,8 @@ class Head(Value, frozen=True, gc=False):
     def remembered(self, key: UUID) -> Recent | None:
         """The remembered commit of this Idempotency-Key."""
         raw = key.bytes
+        if raw not in self.recent:  # as it mostly is not
+            return None
         for at in range(0, len(self.recent), _RECENT.size):
             if self.recent.startswith(raw, at):
                 _, fingerprint, version = _RECENT.unpack_from(self.recent, at)
