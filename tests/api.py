@@ -130,6 +130,10 @@ class Api:
         """``{"version", "epoch"}`` of a commit that must succeed."""
         return await self.good("POST", at(session, "commit"), body, **more)
 
+    async def batch(self, *commits: dict[str, Any]) -> list[Any]:
+        """Many commits in one request; their results, in order."""
+        return list((await self.good("POST", "/v1/commits", {"commits": list(commits)}))["results"])
+
     async def get(self, session: str, asked: dict[str, list[str]]) -> Any:
         return await self.good("POST", at(session, "keys/get"), asked)
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import asyncpg
 import pytest
-from api import Api, serve
+from api import Api, creds, fresh, pre_key, serve
 
 from service.embedded import EmbeddedPostgres
 
@@ -65,3 +65,11 @@ async def own_api(database_url: str) -> AsyncIterator[Api]:
     """The real application on a database of this test's own."""
     async with serve(database_url) as served:
         yield served
+
+
+@pytest.fixture
+async def kept(api: Api) -> str:
+    """A paired session with keys."""
+    session = fresh()
+    await api.commit(session, {"creds": creds(), "keys": {"session": {"a": 1}, "pre-key": {"1": pre_key(8)}}})
+    return session

@@ -4,14 +4,6 @@ import pytest
 from api import Answer, Api, at, creds, fresh, octets, pre_key
 
 
-@pytest.fixture
-async def kept(api: Api) -> str:
-    """A paired session with keys."""
-    session = fresh()
-    await api.commit(session, {"creds": creds(), "keys": {"session": {"a": 1}, "pre-key": {"1": pre_key(8)}}})
-    return session
-
-
 async def refused(api: Api, session: str, body: object) -> Answer:
     """A commit that must store nothing."""
     async with api.unchanged():

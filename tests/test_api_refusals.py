@@ -5,7 +5,7 @@ import json
 import re
 
 import pytest
-from api import Answer, Api, at, creds, fresh, key_uuid, pre_key
+from api import Answer, Api, at, creds, fresh, key_uuid
 
 from service.http.router import PAGES
 from service.http.routes import API
@@ -17,14 +17,6 @@ BODIES = {
     "state": {"keys": {}},
     "lease": {"holder": "h", "ttl_s": 5},
 }
-
-
-@pytest.fixture
-async def kept(api: Api) -> str:
-    """A paired session with keys."""
-    session = fresh()
-    await api.commit(session, {"creds": creds(), "keys": {"session": {"a": 1}, "pre-key": {"1": pre_key(8)}}})
-    return session
 
 
 def path_of(route: str, session: str) -> str:

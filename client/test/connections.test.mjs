@@ -152,7 +152,7 @@ async function echo(request, response) {
   response.end(Buffer.concat(chunks))
 }
 
-const TEXTS = ['{"a":"plain"}', '{"ä":"😀"}', 'x'.repeat(3_000_000)]
+const TEXTS = ['{"a":"plain"}', '{"ä":"😀"}', 'x'.repeat(3_000_000), 'ä😀'.repeat(40_000)]
 
 test('each exchange of a connection has its own time', async () => {
   // Answers every other request.
