@@ -132,9 +132,14 @@ def _left(arms: Mapping[str, Any]) -> str:
     direct, cores, places = arms[DIRECT]["per_second"], os.cpu_count() or 1, arms[SHIPPED]["cpu_us"]
     there, others = cores * 1_000_000 / (goal * direct), places["node"] + places["database"]
     return (
-        f"`direct` moves {direct:,.0f}/s here. {goal:.0f} times that leaves {there:.0f} µs of {cores} cores for a transaction; "
+        f"`direct` moves {direct:,.0f}/s here and keeps {cores} cores busy to {_busy(arms[DIRECT], cores)}, ours to "
+        f"{_busy(arms[SHIPPED], cores)}. {goal:.0f} times as many leave {there:.0f} µs of all cores for a transaction; "
         f"Node and the database alone take {others:.0f}."
     )
+
+
+def _busy(arm: Mapping[str, Any], cores: int) -> str:
+    return _percent(sum(arm["cpu_us"].values()) * arm["per_second"] / (cores * 1_000_000))
 
 
 def _cell(spread: Mapping[str, float]) -> str:

@@ -4,10 +4,11 @@
 |---|---|
 | codec | Baileys' values to JSON text and back, in Node: any store does that |
 | hop | bodies of that size to a server that does nothing, and back |
+| edge | what that takes longer through aiohttp, by a server that waits for its database meanwhile |
 | service | the body read, judged, sealed (or opened and proven), warm and without an edge |
 | database | the statement with its fsync, over the driver |
 
-Together they are a service whose HTTP, scheduling and client cost nothing.
+Together they are a service whose own edge, queue and client cost nothing.
 """
 
 import argparse
@@ -71,7 +72,8 @@ def measure(folder: Path, say: Say, *, rounds: int = 5, tiny: bool = False) -> d
     counts = {workload: 2 if tiny else n for workload, n in _COUNTS.items()}
     with (
         line_up(folder, [DIRECT, OURS]) as start,
-        Nothing() as nothing,
+        Nothing() as bare,
+        Nothing(_database(start.contestants, "framework")) as framework,
         Worker(folder / "worker.log") as worker,
         Worker(folder / "parts.log", _PARTS) as parts,
         runner() as loop,
@@ -85,17 +87,29 @@ def measure(folder: Path, say: Say, *, rounds: int = 5, tiny: bool = False) -> d
         for number in range(1 + (1 if tiny else rounds)):
             say(f"parts: round {number}" if number else "parts: warming up")
             for workload, n in counts.items():
+                bodies = _bodies(workload, texts)
                 found = {
                     **{c.name: _run(worker, c.name, workload, n) for c in start.contestants},
                     "codec": parts.ask("codec", workload=workload, n=n)["took"],
-                    "hop": _hops(parts, nothing.url, _bodies(workload, texts), n),
+                    "hop": _hops(parts, bare.url, bodies, n),
+                    "framework": _hops(parts, framework.url, bodies, n),
+                    "asked": [len(bodies) * took for took in loop.run(inside.nothing(n))],
                 }
                 spent = loop.run(inside.time(workload, n))
                 found |= {"service": [s.service for s in spent], "database": [s.database for s in spent]}
                 for part, took in found.items():
                     timed[workload].setdefault(part, []).extend(took if number else [])
         loop.run(inside.close())
-    return {workload: {part: statistics.median(took) for part, took in of.items()} for workload, of in timed.items()}
+    return {
+        workload: _parts({part: statistics.median(took) for part, took in of.items()}) for workload, of in timed.items()
+    }
+
+
+def _parts(of: Mapping[str, float]) -> dict[str, float]:
+    """With the edge as what it adds to a hop and a question."""
+    parts = dict(of)
+    edge = parts.pop("framework") - parts.pop("asked") - of["hop"]
+    return {**parts, "edge": max(0.0, edge)}
 
 
 def markdown(results: Mapping[str, Any]) -> str:
@@ -107,12 +121,12 @@ def markdown(results: Mapping[str, Any]) -> str:
 def _table(results: Mapping[str, Mapping[str, float]]) -> str:
     """A workload a line, in ms, and as multiples of `direct`."""
     lines = [
-        "| | `direct` | goal | codec | hop | service | database | these together | ours |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| | `direct` | goal | codec | hop | edge | service | database | these together | ours |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for workload, of in results.items():
         direct, bound = of[DIRECT], _bound(workload)
-        parts = [of[part] for part in ("codec", "hop", "service", "database")]
+        parts = [of[part] for part in ("codec", "hop", "edge", "service", "database")]
         cells = [
             f"{workload} {WORKLOADS[workload]}",
             _ms(direct),

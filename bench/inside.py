@@ -15,6 +15,7 @@ from unittest.mock import patch
 
 import uvloop
 
+from bench.servers.nothing import NOTHING
 from service.http.wire import parse_commit, parse_steering
 from service.store import AuthStore, Caller
 from service.store.auth_store import StoreOptions
@@ -86,6 +87,16 @@ class Inside:
             took = time.perf_counter() - began
             spent.append(Spent((took - self._database_s) * 1000, self._database_s * 1000))
         return spent
+
+    async def nothing(self, n: int) -> list[float]:
+        """A question to the database that asks for nothing, ``n`` times, in ms."""
+        took = []
+        async with self._store.database.connection() as connection:
+            for _ in range(n):
+                began = time.perf_counter()
+                await connection.fetchval(NOTHING)
+                took.append((time.perf_counter() - began) * 1000)
+        return took
 
     async def _w2(self, _: int) -> Callable[[int], Awaitable[None]]:
         bodies = [body_of({"session": {self._address(n): text}}) for n, text in enumerate(self._texts["sessions"])]

@@ -37,24 +37,28 @@ def test_it_runs_from_end_to_end(tmp_path: Path) -> None:
     results = json.loads((tmp_path / "floors.json").read_text())
     assert set(results["parts"]) == MEASURED
     for workload, found in results["parts"].items():
-        assert set(found) == {"direct", "ours", "codec", "hop", "service", "database"}
-        assert min(found.values()) > 0, workload
+        assert set(found) == {"direct", "ours", "codec", "hop", "edge", "service", "database"}
+        assert min(value for part, value in found.items() if part != "edge") > 0, workload
     assert set(results["budgets"]["arms"]) == set(ARMS)
     table = (tmp_path / "floors.md").read_text()
     assert all(f"| {workload} " in table for workload in MEASURED)
 
 
-def test_bodies_there_and_back_are_as_long_as_those_of_the_workload(parts: Worker) -> None:
+def test_bodies_there_and_back_are_as_long_as_those_of_the_workload(folder: Path, parts: Worker) -> None:
     texts = parts.ask("values")
     ((login, answer),) = floors._bodies("w3", texts)
     assert login == len(json.dumps({"keys": {"pre-key": _read(texts["preKeys"])}}, separators=(",", ":")))
     assert answer < 100
     (_, (asked, state)) = floors._bodies("w9", texts)
     assert (asked, state) == (0, len(body_of(texts["whole"], texts["creds"])))
-    with Nothing() as nothing:
-        # The client counts what it is answered; half a megabyte comes and goes whole.
-        took = parts.ask("hop", url=nothing.url, sent=500_000, received=state, n=3)["took"]
-    assert len(took) == 3
+    room = folder / "nothing"
+    room.mkdir(mode=0o755)
+    with Postgres(room) as postgres, Nothing() as bare, Nothing(postgres.database("nothing")) as framework:
+        for server in (bare, framework):
+            # The client counts what it is answered; half a megabyte comes and goes whole.
+            took = parts.ask("hop", url=server.url, sent=500_000, received=state, n=3)["took"]
+            assert len(took) == 3
+        assert postgres.sql.row("SELECT query FROM pg_stat_activity WHERE datname = 'nothing'") == {"query": "SELECT 1"}
 
 
 def test_what_runs_inside_is_what_the_service_stores(folder: Path, parts: Worker) -> None:

@@ -1,6 +1,8 @@
-"""A server that does nothing: HTTP/1.1 as bare as it goes, to tell what any hop costs on this machine.
+"""Servers that do nothing, to tell what any hop costs on this machine, and what one through the framework.
 
-`python -m bench.servers.nothing PORT` answers each request with as many bytes as its path names.
+`python -m bench.servers.nothing bare PORT` answers each request with as many bytes as its path names, over HTTP/1.1 as bare
+as it goes. `… framework PORT URL` does so through aiohttp, after a question to Postgres that asks for nothing: what any
+service needs that is made of these, with both processes woken as they are in earnest.
 """
 
 import asyncio
@@ -12,11 +14,14 @@ import time
 from types import TracebackType
 from typing import Final, Self, cast
 
+import asyncpg
 import uvloop
+from aiohttp import web
 from typing_extensions import override
 
 from bench.servers import free_port
 
+NOTHING: Final = "SELECT 1"
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: (\d+)\r\n")
 _SIZE: Final = re.compile(rb"POST /(\d+) ")
 _START_S: Final = 20.0
@@ -24,18 +29,19 @@ _FOREVER_S: Final = 86_400.0
 
 
 class Nothing:
-    """A process of its own, as a service is."""
+    """A process of its own, as a service is: bare, or with a database's URL through the framework."""
 
-    def __init__(self) -> None:
+    def __init__(self, database_url: str | None = None) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
+        self._words = ["bare", str(self.port)] if database_url is None else ["framework", str(self.port), database_url]
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen([sys.executable, "-m", __spec__.name, str(self.port)])
+        self._process = subprocess.Popen([sys.executable, "-m", __spec__.name, *self._words])
         deadline = time.monotonic() + _START_S
         while time.monotonic() < deadline:
             try:
@@ -83,10 +89,27 @@ def _number(pattern: re.Pattern[bytes], text: bytes) -> int:
     return int(found[1]) if found else 0
 
 
-async def _serve(port: int) -> None:
+async def _bare(port: int) -> None:
     await asyncio.get_running_loop().create_server(_Answers, "127.0.0.1", port)
     await asyncio.sleep(_FOREVER_S)
 
 
+async def _framework(port: int, url: str) -> None:
+    connection = await asyncpg.connect(url)
+
+    async def answer(request: web.Request) -> web.Response:
+        await request.read()
+        await connection.fetchval(NOTHING)
+        return web.Response(body=b"x" * int(request.match_info["size"]), content_type="application/json")
+
+    app = web.Application(client_max_size=1 << 26)
+    app.router.add_post("/{size}", answer)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    await asyncio.sleep(_FOREVER_S)
+
+
 if __name__ == "__main__":
-    uvloop.run(_serve(int(sys.argv[1])))
+    kind, port, *rest = sys.argv[1:]
+    uvloop.run(_bare(int(port)) if kind == "bare" else _framework(int(port), rest[0]))
