@@ -127,7 +127,9 @@ def test_a_token_works_until_it_is_revoked(cli, service):
     assert commit(other, fresh("tok"), 1) == 200
     (row,) = [row for row in cli.good("token", "list", "--format", "json").json if row["label"] == "first worker"]
     assert (row["tenant"], row["scope"], row["revoked_at"]) == ("default", "write", None)
-    assert token.split("_", 2)[2] not in cli.good("token", "list").out + cli.good("token", "list", "--format", "json").out
+    assert (
+        token.split("_", 2)[2] not in cli.good("token", "list").out + cli.good("token", "list", "--format", "json").out
+    )
     assert cli.good("token", "revoke", row["id"]).out == ""
     time.sleep(1.1)  # how long a found token is believed
     assert other.ask("GET", "/v1/sessions")[0] == 401
