@@ -101,12 +101,13 @@ def measure(folder: Path, say: Say, *, rounds: int = 5, tiny: bool = False) -> d
                     timed[workload].setdefault(part, []).extend(took if number else [])
         loop.run(inside.close())
     return {
-        workload: _parts({part: statistics.median(took) for part, took in of.items()}) for workload, of in timed.items()
+        workload: _with_edge({part: statistics.median(took) for part, took in of.items()})
+        for workload, of in timed.items()
     }
 
 
-def _parts(of: Mapping[str, float]) -> dict[str, float]:
-    """With the edge as what it adds to a hop and a question."""
+def _with_edge(of: Mapping[str, float]) -> dict[str, float]:
+    """The parts, with the edge as what the framework adds to a hop and a question."""
     parts = dict(of)
     edge = parts.pop("framework") - parts.pop("asked") - of["hop"]
     return {**parts, "edge": max(0.0, edge)}

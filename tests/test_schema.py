@@ -143,6 +143,32 @@ async def test_migrations_are_numbered_without_a_gap_and_each_runs_in_a_transact
         assert not re.search(r"\bCONCURRENTLY\b|\bVACUUM\b|^\s*(BEGIN|COMMIT)\b", words, re.MULTILINE)
 
 
+# Of files that databases were migrated with: a change of the schema is a new file.
+SEEN = {
+    "0001_sessions.sql": "1eafa20186aaa0821cff770b4395b9dfa50cd45c7e674f3f5184a09a7b8091d0",
+    "0002_access.sql": "17bbb683be8589e080bab8c4206a0c837149b4ad908822088f2b9fcb61b5ba90",
+    "0003_integrity.sql": "8b7f36162b47cc66bede7d6320069b17b1d9044dadeb819e2bffd64e5f62efad",
+    "0004_migrate.sql": "ba71f9ee2c26e63a41b7235e20560d5a7f58488636633ae5ad095bac821ecf6f",
+}
+
+
+def test_migrations_that_databases_have_seen_stay_as_they_are():
+    checksums = {migration.name: migration.checksum.hex() for migration in schema.migrations()}
+    assert {name: checksums[name] for name in SEEN} == SEEN
+
+
+async def test_a_lease_has_a_holder_and_an_end_or_neither(connection: Any):
+    await schema.apply(connection)
+    made = (
+        "INSERT INTO sessions (sid, tenant, name, version, epoch, master_key_id, dek_id, wrapped_key, rows, mark, recent,"
+        " paired, lease_holder) VALUES (gen_random_uuid(), 't', 's', 1, 0, repeat('a', 16), 1, decode(repeat('00', 60), 'hex'), 0, 0,"
+        " '', false, $1)"
+    )
+    await connection.execute(made, None)
+    with pytest.raises(asyncpg.CheckViolationError):
+        await connection.execute(made, "holder")
+
+
 async def test_a_migration_that_fails_leaves_nothing(connection: Any, monkeypatch: pytest.MonkeyPatch):
     found = schema.migrations()
     broken = [

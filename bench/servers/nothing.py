@@ -1,11 +1,13 @@
 """Servers that do nothing, to tell what any hop costs on this machine, and what one through the framework.
 
 `python -m bench.servers.nothing bare PORT` answers each request with as many bytes as its path names, over HTTP/1.1 as bare
-as it goes. `… framework PORT URL` does so through aiohttp, after a question to Postgres that asks for nothing: what any
-service needs that is made of these, with both processes woken as they are in earnest.
+as it goes. `… framework PORT` does so through aiohttp, after a question to Postgres that asks for nothing: what any service
+needs that is made of these, with both processes woken as they are in earnest. Its database is in DATABASE_URL and not among
+its arguments, which every process may read.
 """
 
 import asyncio
+import os
 import re
 import socket
 import subprocess
@@ -34,14 +36,17 @@ class Nothing:
     def __init__(self, database_url: str | None = None) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
-        self._words = ["bare", str(self.port)] if database_url is None else ["framework", str(self.port), database_url]
+        self._kind = "bare" if database_url is None else "framework"
+        self._environ = os.environ | ({} if database_url is None else {"DATABASE_URL": database_url})
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen([sys.executable, "-m", __spec__.name, *self._words])
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", __spec__.name, self._kind, str(self.port)], env=self._environ
+        )
         deadline = time.monotonic() + _START_S
         while time.monotonic() < deadline:
             try:
@@ -111,5 +116,5 @@ async def _framework(port: int, url: str) -> None:
 
 
 if __name__ == "__main__":
-    kind, port, *rest = sys.argv[1:]
-    uvloop.run(_bare(int(port)) if kind == "bare" else _framework(int(port), rest[0]))
+    kind, port = sys.argv[1:]
+    uvloop.run(_bare(int(port)) if kind == "bare" else _framework(int(port), os.environ["DATABASE_URL"]))

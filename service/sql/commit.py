@@ -15,14 +15,14 @@ from typing import Final
 from service.records import Applied, Change, NotApplied
 from service.sql.commit_one import commit_one
 from service.sql.fragments import (
-    DIFFERS,
     UPSERTED,
-    WEIGHT,
     columns,
+    differs,
     lease_after,
     mark_after,
     may_write,
     outcome,
+    weight,
 )
 from service.sql.pool import Connection
 from service.sql.whole import replace
@@ -42,8 +42,9 @@ WITH c AS (
     FROM unnest($15::int[], $16::bytea[], $17::text[], $18::bytea[], $19::bigint[], $20::bigint[], $21::bigint[], $22::bigint[])
         AS r({_ROWS})
 ), was AS (
-    SELECT r.n, count(*) AS found, sum({WEIGHT}) AS weight,
-           bool_or(r.ktype = 'pre-key' AND r.sealed IS NOT NULL AND NOT ($23::bool[])[r.n] AND {DIFFERS}) AS clash
+    SELECT r.n, count(*) AS found, sum({weight("r.w1", "r.w2")}) AS weight,
+           bool_or(r.ktype = 'pre-key' AND r.sealed IS NOT NULL AND NOT ($23::bool[])[r.n]
+                   AND {differs("r.d_hi", "r.d_lo")}) AS clash
     FROM r JOIN session_keys k ON k.sid = r.sid AND k.kh = r.kh GROUP BY r.n
 ), upd AS (
     UPDATE sessions s SET

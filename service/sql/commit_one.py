@@ -12,16 +12,16 @@ import asyncpg
 from protocol.types import PRE_KEY
 from service.records import Applied, Change, NotApplied, SealedRow
 from service.sql.fragments import (
-    DIFFERS,
     UPSERTED,
-    WEIGHT,
     columns,
     columns_to_insert,
+    differs,
     identity_columns,
     lease_after,
     mark_after,
     may_write,
     outcome,
+    weight,
 )
 from service.sql.pool import Connection
 
@@ -52,8 +52,9 @@ WITH r AS (
     FROM unnest($15::bytea[], $16::text[], $17::bytea[], $18::bigint[], $19::bigint[], $20::bigint[], $21::bigint[])
         AS r(kh, ktype, sealed, d_hi, d_lo, w1, w2)
 ), was AS MATERIALIZED (
-    SELECT count(*) AS found, sum({WEIGHT}) AS weight,
-           coalesce(bool_or(r.ktype = 'pre-key' AND r.sealed IS NOT NULL AND NOT $14::bool AND {DIFFERS}), false) AS clash
+    SELECT count(*) AS found, sum({weight("r.w1", "r.w2")}) AS weight,
+           coalesce(bool_or(r.ktype = 'pre-key' AND r.sealed IS NOT NULL AND NOT $14::bool
+                            AND {differs("r.d_hi", "r.d_lo")}), false) AS clash
     FROM r JOIN session_keys k ON k.sid = r.sid AND k.kh = r.kh
 ), {_MOVED}, del AS (
     DELETE FROM session_keys k USING upd, r WHERE r.sealed IS NULL AND k.sid = r.sid AND k.kh = r.kh
@@ -83,10 +84,10 @@ COMMIT_FRESH_SQL: Final = (
 COMMIT_SMALL_SQL: Final = f"""
 WITH was AS MATERIALIZED (
     SELECT count(*) AS found,
-           sum(CASE WHEN k.kh = $15 THEN k.d_hi::numeric * $20::bigint + k.d_lo::numeric * $21::bigint
-                    ELSE k.d_hi::numeric * $23::bigint + k.d_lo::numeric * $24::bigint END) AS weight,
+           sum(CASE WHEN k.kh = $15 THEN {weight("$20::bigint", "$21::bigint")}
+                    ELSE {weight("$23::bigint", "$24::bigint")} END) AS weight,
            coalesce(bool_or($16::text = 'pre-key' AND NOT $14::bool AND k.kh = $15
-                            AND (k.d_hi <> $18::bigint OR k.d_lo <> $19::bigint)), false) AS clash
+                            AND {differs("$18::bigint", "$19::bigint")}), false) AS clash
     FROM session_keys k WHERE k.sid = $1::uuid AND k.kh = ANY (ARRAY[$15::bytea, $22::bytea])
 ), {_MOVED}, del AS (
     DELETE FROM session_keys k USING upd WHERE k.sid = $1 AND k.kh = $22

@@ -28,8 +28,16 @@ def mark_after(delta: str) -> str:
                    2305843009213693951)::bigint"""
 
 
-WEIGHT: Final = "k.d_hi::numeric * r.w1 + k.d_lo::numeric * r.w2"
-DIFFERS: Final = "(k.d_hi <> r.d_hi OR k.d_lo <> r.d_lo)"
+def weight(first: str, second: str) -> str:
+    """A stored row's share of the mark, by the two weights of its place."""
+    return f"k.d_hi::numeric * {first} + k.d_lo::numeric * {second}"
+
+
+def differs(high: str, low: str) -> str:
+    """Whether a stored row's digest is another than this one."""
+    return f"(k.d_hi <> {high} OR k.d_lo <> {low})"
+
+
 UPSERTED: Final = """
     ON CONFLICT (sid, kh) DO UPDATE SET d_hi = excluded.d_hi, d_lo = excluded.d_lo, sealed = excluded.sealed"""
 
