@@ -161,8 +161,8 @@ async def test_a_lease_has_a_holder_and_an_end_or_neither(connection: Any):
     await schema.apply(connection)
     made = (
         "INSERT INTO sessions (sid, tenant, name, version, epoch, master_key_id, dek_id, wrapped_key, rows, mark, recent,"
-        " paired, lease_holder) VALUES (gen_random_uuid(), 't', 's', 1, 0, repeat('a', 16), 1, decode(repeat('00', 60), 'hex'), 0, 0,"
-        " '', false, $1)"
+        " paired, lease_holder) VALUES (gen_random_uuid(), 't', 's', 1, 0, repeat('a', 16), 1, decode(repeat('00', 60), 'hex'),"
+        " 0, 0, '', false, $1)"
     )
     await connection.execute(made, None)
     with pytest.raises(asyncpg.CheckViolationError):
