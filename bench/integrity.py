@@ -24,7 +24,7 @@ from service.embedded import running
 from service.integrity import check_session
 from service.store import AuthStore, Caller
 from service.store.auth_store import StoreOptions
-from service.store.commits import CommitRequest, Row
+from service.store.request import CommitRequest, Row
 from service.vault import MasterKeys
 
 PRE_KEYS = 812

@@ -238,6 +238,8 @@ _STORE_RULES: Final = (
          "Nothing of this session can be read", "Configure the master key it was sealed with", _STORE),
     Rule("row-unreadable", "error", "A stored row does not open as what it says it is",
          "The row was changed, moved or exchanged in the database: what it held is lost", _WHO_WRITES, _STORE),
+    Rule("entry-unreadable", "error", "A commit that waits in the journal does not open",
+         "It was changed or exchanged in the database: what it set is lost, what came after it stands", _WHO_WRITES, _STORE),
     Rule("row-foreign-key", "error", "A stored row is sealed under a data key that is not the session's",
          "The row is left of another session of this name: it cannot be read", "Delete the row in the database", _STORE),
     Rule("set-unproven", "error", "The rows are not those that were committed",

@@ -72,6 +72,7 @@ async def _life(app: web.Application) -> AsyncIterator[None]:
             stack.push_async_callback(end, asyncio.create_task(_reopen(store)))
         stack.push_async_callback(end, asyncio.create_task(_keep_house(store, app[METRICS])))
         stack.push_async_callback(end, asyncio.create_task(Worker(store).run()))
+        stack.push_async_callback(end, asyncio.create_task(_settle(store)))
         yield
 
 
@@ -92,6 +93,12 @@ async def _reopen(store: AuthStore) -> None:
             signal.raise_signal(signal.SIGTERM)
             return
     _log.info("the database is there")
+
+
+async def _settle(store: AuthStore) -> None:
+    while not store.is_open:
+        await asyncio.sleep(_REOPEN_S)
+    await store.settler.run()
 
 
 async def _keep_house(store: AuthStore, metrics: Metrics) -> None:

@@ -55,6 +55,13 @@ class StoredRow(Value, frozen=True, gc=False):
     sealed: bytes
 
 
+class JournalEntry(Value, frozen=True, gc=False):
+    """One commit of the journal as it was read."""
+
+    version: int
+    sealed: bytes
+
+
 class Opened(Value, frozen=True, gc=False):
     """One key as it came out: ``value`` is the JSON text as it was sent."""
 
@@ -83,6 +90,8 @@ class Head(Value, frozen=True, gc=False):
     """A session's row without its lease: all that a commit changes and the mark binds. Valid for one version.
 
     ``rows`` counts stored rows, creds among them. ``mirrored``: every commit also leaves an entry for the mirror.
+    ``pending``: how many of the last commits lie in the journal, not yet in rows, and ``journal_bytes`` how large they
+    are; ``pre_key_top``: no stored pre-key has an id above this number, None where that is not known.
     """
 
     sid: UUID
@@ -97,6 +106,14 @@ class Head(Value, frozen=True, gc=False):
     identity: Identity
     deleted: bool
     mirrored: bool = False
+    pending: int = 0
+    journal_bytes: int = 0
+    pre_key_top: int | None = None
+
+    @property
+    def settled(self) -> int:
+        """The version that the rows show."""
+        return self.version - self.pending
 
     def bound(self) -> bytes:
         """What the session's mark binds beside the rows."""
@@ -104,6 +121,7 @@ class Head(Value, frozen=True, gc=False):
 
     def after(self, change: "Change", done: "Applied") -> "Head":
         """The head that a commit left, but for its mark, which only the database knows."""
+        journaled = change.journal is not None
         return Head(
             self.sid,
             done.version,
@@ -117,6 +135,9 @@ class Head(Value, frozen=True, gc=False):
             change.identity,
             self.deleted,
             self.mirrored,
+            self.pending + 1 if journaled else 0,
+            self.journal_bytes + len(change.journal or b"") if journaled else 0,
+            change.pre_key_top,
         )
 
     def remembered(self, key: UUID) -> Recent | None:
@@ -181,7 +202,8 @@ class Change(Value, frozen=True, gc=False):
     """One commit, sealed and ready: applies exactly when the session stands at ``expected``.
 
     ``mask``: of the head that it leaves. ``entry``: the same commit sealed for the mirror, stored with it; None while the
-    session has no mirror. ``keyless``: the session stores no keys yet, so that those that come are new.
+    session has no mirror. ``keyless``: the session stores no keys yet, so that those that come are new. ``journal``: the
+    commit as its journal keeps it, instead of ``rows``; None for one that is stored as rows.
     """
 
     sid: UUID
@@ -197,6 +219,23 @@ class Change(Value, frozen=True, gc=False):
     replace: bool = False
     entry: bytes | None = None
     keyless: bool = False
+    journal: bytes | None = None
+    pre_key_top: int | None = None
+
+
+class Settling(Value, frozen=True, gc=False):
+    """A session's waiting commits, ready to become rows: applies exactly when the rows show ``settled``.
+
+    ``count`` and ``size`` (bytes) of the entries; ``mark_delta``: the rows' shares of the mark less the entries'.
+    """
+
+    sid: UUID
+    settled: int
+    dek_id: int
+    count: int
+    size: int
+    mark_delta: int
+    rows: list[SealedRow]
 
 
 class Applied(Value, frozen=True, gc=False):

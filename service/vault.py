@@ -12,8 +12,9 @@ A stored row::
               associated data: purpose ‖ tenant ‖ session uuid ‖ data key number ‖ kh ‖ digest ‖ type
     digest  = keyed BLAKE2b-128 of (type, id, value text): compares rows without opening them
 
-Beside the rows, under the same data key, stand a mirror's entries and the origin of a migrated session; their associated
-data begins with a text of their own and names their purpose (an entry's holds its version), so none opens as another.
+Beside the rows, under the same data key, stand the journal's and a mirror's entries and the origin of a migrated session;
+their associated data begins with a text of their own and names their purpose (an entry's holds its version), so none opens
+as another.
 
 Creds are the row of the empty type and the empty id. The associated data holds the id through its keyed hash, so a row
 moved to another type, id, session or tenant does not open; a digest swapped for another does not open either.
@@ -22,6 +23,8 @@ The session's **mark** authenticates the set of its rows, so that a deleted, rep
 each row by itself is genuine. It is a Wegman-Carter code over the prime 2^61-1::
 
     mark = sum over rows of (w1·digest_hi + w2·digest_lo) + mask      (w1, w2) = AES(weight key, kh), mask = PRF(mask key, head)
+
+An entry of the journal counts like a row, its GCM tag for a digest and its version for a hash, until it is carried over.
 
 The sum can be moved by the database itself (subtract the old rows, add the new ones) without learning anything that
 helps to forge: the weights are secret, and the mask, bound to version and head, makes each stored mark a one-time pad.
@@ -58,6 +61,9 @@ _ID_LENGTH: Final = struct.Struct(">H")
 _DIGEST: Final = struct.Struct(">qq")
 _HEADER_BYTES: Final = _HEADER.size
 _SEALED_AT: Final = _HEADER_BYTES + _NONCE_BYTES
+_WORDS: Final = struct.Struct(">2Q")
+_GCM_TAG_BYTES: Final = 16
+_JOURNAL: Final = b"journal\0"  # with a version: a block as long as those of rows, which are keyed hashes
 _TYPES_REMEMBERED: Final = 64  # a bound, so that made-up types cannot grow a vault
 _CHECK_TEXT: Final = b"authstore master key"
 
@@ -262,6 +268,11 @@ class SessionVault:
         except (InvalidTag, ValueError):
             raise Corrupt(purpose, None) from None
 
+    def weigh_entry(self, version: int, sealed: bytes) -> int:
+        """The share of the mark that a journal's entry has while it waits, not yet reduced: its tag, weighed by its version."""
+        first, second = _WORDS.unpack(self._weigh.update(_JOURNAL + version.to_bytes(8, "big")))
+        return weigh((first >> 3, second >> 3), _DIGEST.unpack(sealed[-_GCM_TAG_BYTES:]))
+
     def mask(self, head: bytes) -> int:
         """The one-time number that hides the sum of rows; ``head`` is what the mark binds beside the rows."""
         return int.from_bytes(hashlib.blake2b(head, key=self._mask_key, digest_size=8).digest(), "big") >> 3
@@ -300,6 +311,11 @@ def data_key_number(sealed: bytes) -> int | None:
         return None
     number: int = _HEADER.unpack_from(sealed)[1]
     return number
+
+
+def sealed_size(key_id: bytes, value: bytes) -> int:
+    """How large a row's ``sealed`` is."""
+    return _SEALED_AT + _ID_LENGTH.size + len(key_id) + len(value) + _GCM_TAG_BYTES
 
 
 def weigh(weights: tuple[int, int], digest: tuple[int, int]) -> int:

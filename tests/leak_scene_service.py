@@ -23,7 +23,7 @@ from service.config import Settings
 from service.http import edge, failures, problems, server
 from service.observe import logs, metrics, reports
 from service.store import AuthStore, commits, sessions
-from service.store.commits import CommitRequest
+from service.store.request import CommitRequest
 from service.vault import new_data_key
 
 

@@ -17,7 +17,7 @@ from service.sql import commit_one, pool, whole
 from service.sql import keys as keys_sql
 from service.store import AuthStore, Caller
 from service.store.auth_store import StoreOptions
-from service.store.commits import CommitRequest, Row
+from service.store.request import CommitRequest, Row
 from service.vault import MasterKeys
 
 ME = Caller("default", "write")

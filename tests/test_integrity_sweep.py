@@ -10,7 +10,7 @@ from test_integrity_api import put
 from service.integrity.report import Report
 from service.integrity.sweep import Begun, Stray, sweep
 from service.store import Caller
-from service.store.commits import CommitRequest, Row
+from service.store.request import CommitRequest, Row
 
 COUNT = 25
 

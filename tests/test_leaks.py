@@ -25,9 +25,10 @@ from service.http.raw_json import decode
 from service.process import Parts
 from service.records import Head, Identity, Opened, SessionRow, StoredRow, Vacant
 from service.sql.sessions import Wrapped
-from service.store.commits import CommitRequest, Row, first_change
+from service.store.commits import first_change
 from service.store.heads import Stand
 from service.store.reads import Page
+from service.store.request import CommitRequest, Row
 from service.store.sessions import Summary
 from service.store.tokens import TokenRow
 from service.vault import MasterKeys, SessionVault

@@ -30,7 +30,7 @@ from service.migrate.mirror import drain
 from service.migrate.plan import Options, plan_session
 from service.migrate.sources import open_source
 from service.migrate.target import read_target
-from service.store.commits import CommitRequest, Row
+from service.store.request import CommitRequest, Row
 
 KILLS = 50
 NAMES = [f"company_{n:03d}" for n in range(12)]

@@ -25,8 +25,8 @@ from service.migrate.rollback import Rollback, rollback
 from service.migrate.runs import Run
 from service.migrate.sources import open_source
 from service.migrate.target import read_target
-from service.store.commits import CommitRequest, Row
-from service.store.entries import MirrorEntry
+from service.store.entries import Entry
+from service.store.request import CommitRequest, Row
 
 PAIR = next(iter(shop.state()["keys"]["pre-key"].values()))
 SESSION = next(iter(shop.state()["keys"]["session"].values()))
@@ -411,9 +411,9 @@ async def test_the_whole_way_by_the_command_line(scene: Scene, tmp_path: Path) -
 
 def test_merging_entries_is_applying_them_one_after_another() -> None:
     entries = [
-        MirrorEntry(False, b"1", [("t", b"a", b"1"), ("t", b"b", b"1")]),
-        MirrorEntry(True, b"2", [("t", b"c", b"2")]),
-        MirrorEntry(False, None, [("t", b"c", None), ("t", b"a", b"3")]),
+        Entry(False, b"1", [("t", b"a", b"1"), ("t", b"b", b"1")]),
+        Entry(True, b"2", [("t", b"c", b"2")]),
+        Entry(False, None, [("t", b"c", None), ("t", b"a", b"3")]),
     ]
     merged = merge(entries)
     assert (merged.whole, merged.creds, merged.rows) == (True, b"2", {("t", "c"): None, ("t", "a"): b"3"})

@@ -16,7 +16,7 @@ from service.migrate.plan import Blocked, Options, SessionPlan, Why, alike, plan
 from service.migrate.report import begin_session, page
 from service.migrate.source import Fault, FaultKind, Found, SourceRow
 from service.migrate.target import read_target
-from service.store.commits import CommitRequest, Row
+from service.store.request import CommitRequest, Row
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PAIR = {"private": {"type": "Buffer", "data": "AQ=="}, "public": {"type": "Buffer", "data": "Ag=="}}

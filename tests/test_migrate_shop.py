@@ -16,7 +16,7 @@ from migrating import CALLER, EXPECTED, Scene, authstore, run_copy, run_verify, 
 
 from protocol.digest import digest
 from service.migrate.target import read_target
-from service.store.commits import CommitRequest, Row
+from service.store.request import CommitRequest, Row
 
 
 @pytest.fixture

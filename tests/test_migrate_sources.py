@@ -32,7 +32,7 @@ from service.migrate.sources.redis import LAYOUTS
 from service.migrate.target import read_target
 from service.migrate.verify import verify
 from service.store import AuthStore
-from service.store.commits import CommitRequest, Row
+from service.store.request import CommitRequest, Row
 
 KINDS = ["files", "mysql", "ndjson", "own-table", "postgres-baileys", "prisma", "redis-hash", "redis-keys", "sqlite"]
 POSTGRES: dict[str, Any] = {"own-table": OwnRig, "prisma": TableRig, "postgres-baileys": BaileysRig}

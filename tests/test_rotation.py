@@ -11,7 +11,7 @@ from protocol.types import session_uuid
 from service.errors import Unavailable, WrongMasterKey
 from service.store import AuthStore, Caller, keyring
 from service.store.auth_store import StoreOptions
-from service.store.commits import CommitRequest, Row
+from service.store.request import CommitRequest, Row
 from service.vault import MasterKeys
 
 OLD, NEW, FOREIGN = (bytes([fill]) * 32 for fill in (1, 2, 3))

@@ -15,8 +15,8 @@ from service.http.keys import CALLER, DEADLINE, METRICS, STORE
 from service.http.raw_json import BadBody, encode, quoted
 from service.records import Opened
 from service.store import AuthStore, Caller
-from service.store.commits import CommitRequest
 from service.store.reads import State
+from service.store.request import CommitRequest
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -108,7 +108,7 @@ async def get_state(request: web.Request) -> web.StreamResponse:
     async with store.state(caller, _session(request)) as state:
         chunks = aiter(state.chunks)
         first = await anext(chunks, _NONE)
-        if len(first) == state.row.head.rows and await anext(chunks, None) is None:  # the end proves the mark
+        if state.proven:
             return _json_text(b"".join(_StateText(state).parts(first, last=True)), state.row.head.version)
         return await _stream(request, state, first)
 

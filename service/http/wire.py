@@ -17,7 +17,7 @@ from service.errors import BadInput
 from service.http.raw_json import BadBody, Decoded, decode, is_object, quoted
 from service.integrity import Report
 from service.records import Hidden, Opened
-from service.store.commits import CommitRequest, Row
+from service.store.request import CommitRequest, Row
 from service.store.sessions import Summary
 
 T = TypeVar("T")

@@ -5,7 +5,7 @@ bytes that are thrown away with the bundle: two bundles of one session cannot be
 """
 
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from importlib.metadata import version
 from typing import Any
@@ -16,9 +16,10 @@ from protocol.types import session_uuid
 from service.errors import Corrupt, NoSession, WrongMasterKey
 from service.integrity.check import check_session, open_vault
 from service.integrity.report import Report
-from service.records import SessionRow, StoredRow
+from service.records import JournalEntry, SessionRow, StoredRow
 from service.sql import integrity as sql
 from service.store import AuthStore, Caller
+from service.store.entries import Entry, in_journal
 from service.vault import SessionVault
 
 _CHUNK = 400
@@ -41,6 +42,9 @@ async def diagnose(store: AuthStore, caller: Caller, name: str) -> AsyncGenerato
             async for chunk in chunks:
                 for row in chunk:
                     yield _shown(row, vault, redactor)
+        for entry in await found.entries():
+            for line in _waiting(entry, vault, redactor):
+                yield line
     for finding in report.findings:
         yield {
             "finding": finding.rule,
@@ -60,6 +64,7 @@ def _about(row: SessionRow, report: Report, redactor: Redactor) -> dict[str, Any
         "version": head.version,
         "epoch": head.epoch,
         "rows": head.rows,
+        "journal": head.pending,
         "paired": head.identity.paired,
         "counters": list(head.identity.counters),
         "leased": row.lease is not None and row.lease.live,
@@ -72,11 +77,32 @@ def _shown(row: StoredRow, vault: SessionVault | None, redactor: Redactor) -> di
     opened = None if vault is None else _open(row, vault)
     if opened is None:
         return {"type": row.ktype or CREDS, "unreadable": len(row.sealed)}
-    key_id, text = opened
-    if not row.ktype:
+    return _value(row.ktype, *opened, redactor)
+
+
+def _waiting(entry: JournalEntry, vault: SessionVault | None, redactor: Redactor) -> Iterator[dict[str, Any]]:
+    """A commit that is not in rows yet, key by key; each comes after what the rows say of it."""
+    about = {"journal": entry.version}
+    try:
+        opened = None if vault is None else Entry.decode(vault.open_entry(in_journal(entry.version), entry.sealed))
+    except Corrupt:
+        opened = None
+    if opened is None:
+        yield {**about, "unreadable": len(entry.sealed)}
+        return
+    creds = [] if opened.creds is None else [("", b"", opened.creds)]
+    for ktype, key_id, text in [*creds, *opened.rows]:
+        if text is None:
+            yield {**about, "type": ktype, "id": redactor.name(ktype, key_id.decode()), "deleted": True}
+        else:
+            yield {**about, **_value(ktype, key_id, text, redactor)}
+
+
+def _value(ktype: str, key_id: bytes, text: bytes, redactor: Redactor) -> dict[str, Any]:
+    if not ktype:
         return {"type": CREDS, "bytes": len(text), "value": redactor.value(CREDS, text)}
-    name = redactor.name(row.ktype, key_id.decode(errors="replace"))
-    return {"type": row.ktype, "id": name, "bytes": len(text), "value": redactor.value(row.ktype, text)}
+    name = redactor.name(ktype, key_id.decode(errors="replace"))
+    return {"type": ktype, "id": name, "bytes": len(text), "value": redactor.value(ktype, text)}
 
 
 def _open(row: StoredRow, vault: SessionVault) -> tuple[bytes, bytes] | None:

@@ -29,7 +29,7 @@ from service.records import StoredRow, Vacant
 from service.sql import integrity as sql
 from service.sql.sessions import find
 from service.store import AuthStore, Caller
-from service.store.commits import CommitRequest, Row
+from service.store.request import CommitRequest, Row
 from service.vault import CREDS_TYPE, SessionVault
 
 _LEASE_S: Final = 60.0
@@ -80,6 +80,7 @@ async def mend(store: AuthStore, caller: Caller, shown: Plan) -> Report:
         if now != shown:
             raise VersionMismatch("the session changed since the repairs were shown")
         sid = session_uuid(caller.tenant, shown.session)
+        await store.settle(caller, shown.session)  # what is archived is rows
         vault = await _vault(store, caller, shown.session)
         places = [vault.find(*_stored_name(step.ktype, step.key_id)) for step in shown.steps]
         async with store.database.connection() as connection:

@@ -23,7 +23,7 @@ from service.migrate.report import Folder, Report, SessionReport, Verdict, begin
 from service.migrate.runs import Run, left_so, operator
 from service.migrate.target import Target, read_target
 from service.store import AuthStore, Caller
-from service.store.commits import CommitRequest, Row
+from service.store.request import CommitRequest, Row
 
 LEASE_S: Final = 60.0
 

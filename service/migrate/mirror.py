@@ -25,7 +25,7 @@ from service.migrate.source import Source, SourceError, Write
 from service.migrate.target import read_target
 from service.observe import get_logger
 from service.store import AuthStore, Caller
-from service.store.entries import MirrorEntry
+from service.store.entries import Entry
 from service.store.mirrors import Turn
 
 _log = get_logger("authstore.mirror")
@@ -47,7 +47,7 @@ class Merged:
         return [Write(ktype, key_id, text) for (ktype, key_id), text in self.rows.items()]
 
 
-def merge(entries: Sequence[MirrorEntry]) -> Merged:
+def merge(entries: Sequence[Entry]) -> Merged:
     """Pure. Applying the result leaves what applying the entries one after another would."""
     merged = Merged()
     for entry in entries:

@@ -1,4 +1,4 @@
-"""The commit statement: of many sessions; that of one is in `commit_one`.
+"""The commit statement: of many sessions; that of one is in `commit_one`, that of large commits in `journal`.
 
 A commit is a compare-and-set on the session's version, made with the head (`records.Head`) it was computed from: lease,
 version, pre-key guard, rows, mark and remembered keys in one statement and one round trip. Anything that stands otherwise
@@ -24,6 +24,7 @@ from service.sql.fragments import (
     outcome,
     weight,
 )
+from service.sql.journal import append_all
 from service.sql.pool import Connection
 from service.sql.whole import replace
 
@@ -52,7 +53,7 @@ WITH c AS (
         rows = s.rows + c.upserts - coalesce(was.found, 0), {mark_after("c.mark_delta")},
         recent = c.recent, identity_tag = c.identity_tag, paired = c.paired, next_pre_key = c.next_pre_key,
         first_unuploaded = c.first_unuploaded, account_sync = c.account_sync, signed_pre_key = c.signed_pre_key,
-        updated_at = now()
+        pre_key_top = ($24::bigint[])[c.n], updated_at = now()
     FROM c JOIN sessions seen ON seen.sid = c.sid AND seen.version = c.expected LEFT JOIN was ON was.n = c.n
     WHERE s.sid = c.sid AND s.version = c.expected AND s.dek_id = c.dek_id AND s.deleted_at IS NULL
       AND {may_write("c.lease_epoch")}
@@ -74,13 +75,13 @@ FROM c LEFT JOIN upd ON upd.n = c.n LEFT JOIN was ON was.n = c.n
 
 COMMIT_SQL: Final = _COMMIT + _OUTCOME
 
-# The same with $24, an entry for the mirror or NULL a commit each. A statement of its own, so that sessions without a
+# The same with $25, an entry for the mirror or NULL a commit each. A statement of its own, so that sessions without a
 # mirror pay nothing for those with one.
 COMMIT_MIRRORED_SQL: Final = (
     _COMMIT
     + """, noted AS (
     INSERT INTO mirror_entries (sid, version, sealed)
-    SELECT c.sid, upd.version, ($24::bytea[])[c.n] FROM upd JOIN c ON c.n = upd.n WHERE ($24::bytea[])[c.n] IS NOT NULL
+    SELECT c.sid, upd.version, ($25::bytea[])[c.n] FROM upd JOIN c ON c.n = upd.n WHERE ($25::bytea[])[c.n] IS NOT NULL
 )"""
     + _OUTCOME
 )
@@ -88,6 +89,9 @@ COMMIT_MIRRORED_SQL: Final = (
 
 async def commit_all(connection: Connection, changes: Sequence[Change]) -> list[Applied | NotApplied]:
     """Commits of different sessions in one statement; one outcome each, in order."""
+    journaled = [place for place, change in enumerate(changes) if change.journal is not None]
+    if journaled:
+        return await _commit_journaled(connection, changes, journaled)
     if len(changes) > 1:
         return await _commit_batch(connection, changes)
     change = changes[0]
@@ -96,6 +100,19 @@ async def commit_all(connection: Connection, changes: Sequence[Change]) -> list[
     if change.entry is not None:
         return await _commit_batch(connection, changes)
     return [await commit_one(connection, change)]
+
+
+async def _commit_journaled(
+    connection: Connection, changes: Sequence[Change], journaled: Sequence[int]
+) -> list[Applied | NotApplied]:
+    """Those for the journal in a statement of their own; the others, which are other sessions', in theirs."""
+    outcomes: dict[int, Applied | NotApplied] = {}
+    appended = await append_all(connection, [changes[place] for place in journaled])
+    outcomes.update(zip(journaled, appended, strict=True))
+    others = [place for place in range(len(changes)) if place not in outcomes]
+    if others:
+        outcomes.update(zip(others, await commit_all(connection, [changes[n] for n in others]), strict=True))
+    return [outcomes[place] for place in range(len(changes))]
 
 
 async def _commit_batch(connection: Connection, changes: Sequence[Change]) -> list[Applied | NotApplied]:
@@ -123,6 +140,7 @@ async def _commit_batch(connection: Connection, changes: Sequence[Change]) -> li
         [row.weights[0] for _, row in rows],
         [row.weights[1] for _, row in rows],
         [change.overwrite for change in changes],
+        [change.pre_key_top for change in changes],
         *([entries] if mirrored else ()),
     )
     outcomes: list[Applied | NotApplied] = [NotApplied(clash=False)] * len(changes)

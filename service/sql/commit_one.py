@@ -9,29 +9,30 @@ from typing import Any, Final, NamedTuple
 
 import asyncpg
 
-from protocol.types import PRE_KEY
 from service.records import Applied, Change, NotApplied, SealedRow
 from service.sql.fragments import (
+    FRESH_FROM,
     UPSERTED,
-    columns,
     columns_to_insert,
+    columns_to_look,
     differs,
     identity_columns,
     lease_after,
     mark_after,
     may_write,
     outcome,
+    parted,
     weight,
 )
 from service.sql.pool import Connection
 
-# $1-$14 of the commit: `_of_commit`. $6 counts the values put.
+# $1-$15 of the commit: see `_run`. $6 counts the values put.
 _MOVED: Final = f"""upd AS (
     UPDATE sessions s SET
         version = s.version + 1, {lease_after("$4::bigint")},
         rows = s.rows + $6::int - was.found, {mark_after("$5::bigint")},
         recent = $7, identity_tag = $8, paired = $9, next_pre_key = $10,
-        first_unuploaded = $11, account_sync = $12, signed_pre_key = $13, updated_at = now()
+        first_unuploaded = $11, account_sync = $12, signed_pre_key = $13, pre_key_top = $15, updated_at = now()
     FROM was
     WHERE s.sid = $1 AND s.version = $2 AND s.dek_id = $3 AND s.deleted_at IS NULL
       AND (SELECT seen.version FROM sessions seen WHERE seen.sid = $1) = $2
@@ -44,12 +45,12 @@ _OUTCOME: Final = """
 SELECT upd.version, upd.epoch, upd.rows, was.clash FROM was LEFT JOIN upd ON true
 """
 
-# $15-$21 a row each. Rows carry the session's uuid, so that each is looked up by its whole key: with "$1" in its place, a
+# $16-$22 a row each. Rows carry the session's uuid, so that each is looked up by its whole key: with "$1" in its place, a
 # plan made on an empty table reads all rows of the session.
 _ANY: Final = f"""
 WITH r AS (
     SELECT $1::uuid AS sid, r.*
-    FROM unnest($15::bytea[], $16::text[], $17::bytea[], $18::bigint[], $19::bigint[], $20::bigint[], $21::bigint[])
+    FROM unnest($16::bytea[], $17::text[], $18::bytea[], $19::bigint[], $20::bigint[], $21::bigint[], $22::bigint[])
         AS r(kh, ktype, sealed, d_hi, d_lo, w1, w2)
 ), was AS MATERIALIZED (
     SELECT count(*) AS found, sum({weight("r.w1", "r.w2")}) AS weight,
@@ -66,7 +67,7 @@ WITH r AS (
 
 COMMIT_ONE_SQL: Final = _ANY + _OUTCOME
 
-# The same with rows that are held to be new, $22-$26: pre-keys, which Baileys makes by the hundred, and the first keys of a
+# The same with rows that are held to be new, $23-$27: pre-keys, which Baileys makes by the hundred, and the first keys of a
 # session. They are not looked for, and inserted without the care of an upsert, which is 40 % less work. One that is there
 # already fails the whole statement.
 COMMIT_FRESH_SQL: Final = (
@@ -74,32 +75,30 @@ COMMIT_FRESH_SQL: Final = (
     + """, fresh AS (
     INSERT INTO session_keys (sid, kh, ktype, d_hi, d_lo, sealed)
     SELECT $1, f.* FROM upd,
-        unnest($22::bytea[], $23::text[], $24::bigint[], $25::bigint[], $26::bytea[]) AS f(kh, ktype, d_hi, d_lo, sealed)
+        unnest($23::bytea[], $24::text[], $25::bigint[], $26::bigint[], $27::bytea[]) AS f(kh, ktype, d_hi, d_lo, sealed)
 )"""
     + _OUTCOME
 )
 
-# One value put ($15-$21) and perhaps one deleted ($22-$24, or NULL): a session that moves on, a pre-key used up, creds
+# One value put ($16-$22) and perhaps one deleted ($23-$25, or NULL): a session that moves on, a pre-key used up, creds
 # saved. Without arrays, which Postgres spreads into rows and keeps aside: a seventh less work.
 COMMIT_SMALL_SQL: Final = f"""
 WITH was AS MATERIALIZED (
     SELECT count(*) AS found,
-           sum(CASE WHEN k.kh = $15 THEN {weight("$20::bigint", "$21::bigint")}
-                    ELSE {weight("$23::bigint", "$24::bigint")} END) AS weight,
-           coalesce(bool_or($16::text = 'pre-key' AND NOT $14::bool AND k.kh = $15
-                            AND {differs("$18::bigint", "$19::bigint")}), false) AS clash
-    FROM session_keys k WHERE k.sid = $1::uuid AND k.kh = ANY (ARRAY[$15::bytea, $22::bytea])
+           sum(CASE WHEN k.kh = $16 THEN {weight("$21::bigint", "$22::bigint")}
+                    ELSE {weight("$24::bigint", "$25::bigint")} END) AS weight,
+           coalesce(bool_or($17::text = 'pre-key' AND NOT $14::bool AND k.kh = $16
+                            AND {differs("$19::bigint", "$20::bigint")}), false) AS clash
+    FROM session_keys k WHERE k.sid = $1::uuid AND k.kh = ANY (ARRAY[$16::bytea, $23::bytea])
 ), {_MOVED}, del AS (
-    DELETE FROM session_keys k USING upd WHERE k.sid = $1 AND k.kh = $22
+    DELETE FROM session_keys k USING upd WHERE k.sid = $1 AND k.kh = $23
 ), put AS (
     INSERT INTO session_keys (sid, kh, ktype, d_hi, d_lo, sealed)
-    SELECT $1, $15, $16, $18, $19, $17::bytea FROM upd
+    SELECT $1, $16, $17, $19, $20, $18::bytea FROM upd
     {UPSERTED}
 ){_OUTCOME}"""
 
-_FRESH_FROM: Final = 8
 _SMALL: Final = 2  # rows
-_CREDS: Final = ""  # the type of their row
 
 
 class _Small(NamedTuple):
@@ -112,13 +111,13 @@ async def commit_one(connection: Connection, change: Change) -> Applied | NotApp
     small = _small(change.rows)
     if small is not None:
         return await _run(connection, COMMIT_SMALL_SQL, change, _of_small(small))
-    fresh, rest = _parted(change)
-    if len(fresh) >= _FRESH_FROM and not connection.is_in_transaction():
+    fresh, rest = parted(change.rows, keyless=change.keyless)
+    if len(fresh) >= FRESH_FROM and not connection.is_in_transaction():
         try:
-            return await _run(connection, COMMIT_FRESH_SQL, change, [*_of_rows(rest), *columns_to_insert(fresh)])
+            return await _run(connection, COMMIT_FRESH_SQL, change, [*columns_to_look(rest), *columns_to_insert(fresh)])
         except asyncpg.UniqueViolationError:
             pass  # undone; whether they may be written again is judged by the statement that looks
-    return await _run(connection, COMMIT_ONE_SQL, change, _of_rows(change.rows))
+    return await _run(connection, COMMIT_ONE_SQL, change, columns_to_look(change.rows))
 
 
 async def _run(connection: Connection, text: str, change: Change, rows: Sequence[Any]) -> Applied | NotApplied:
@@ -133,6 +132,7 @@ async def _run(connection: Connection, text: str, change: Change, rows: Sequence
         change.recent,
         *identity_columns(change.identity),
         change.overwrite,
+        change.pre_key_top,
         *rows,
     )
     assert answer is not None  # noqa: S101 - an aggregate is always a row
@@ -146,20 +146,6 @@ def _small(rows: Sequence[SealedRow]) -> _Small | None:
     put = [row for row in rows if row.sealed is not None]
     gone = [row for row in rows if row.sealed is None]
     return _Small(put[0], gone[0] if gone else None) if len(put) == 1 else None
-
-
-def _parted(change: Change) -> tuple[list[SealedRow], list[SealedRow]]:
-    """Rows held to be new, and the others."""
-    fresh: list[SealedRow] = []
-    rest: list[SealedRow] = []
-    for row in change.rows:
-        new = row.sealed is not None and (row.ktype == PRE_KEY or (change.keyless and row.ktype != _CREDS))
-        (fresh if new else rest).append(row)
-    return fresh, rest
-
-
-def _of_rows(rows: Sequence[SealedRow]) -> list[list[Any]]:
-    return [*columns(rows), [row.weights[0] for row in rows], [row.weights[1] for row in rows]]
 
 
 def _of_small(small: _Small) -> list[Any]:

@@ -5,7 +5,13 @@ from typing import Any, Final
 
 import asyncpg
 
+from protocol.types import PRE_KEY
 from service.records import Applied, Identity, NotApplied, SealedRow
+
+FRESH_FROM: Final = 8
+"""Rows held to be new from which on they are worth a statement of their own."""
+
+_CREDS: Final = ""  # the type of their row
 
 
 def lease_after(given: str) -> str:
@@ -26,6 +32,11 @@ def mark_after(delta: str) -> str:
     return f"""
         mark = mod(mod(s.mark + {delta} - coalesce(was.weight, 0), 2305843009213693951) + 2305843009213693951,
                    2305843009213693951)::bigint"""
+
+
+def mark_moved(delta: str) -> str:
+    """The same where no stored row changes; ``delta`` is reduced."""
+    return f"mark = mod(s.mark + {delta}, 2305843009213693951)"
 
 
 def weight(first: str, second: str) -> str:
@@ -59,6 +70,21 @@ def columns(rows: Sequence[SealedRow]) -> list[list[Any]]:
 def columns_to_insert(rows: Sequence[SealedRow]) -> list[list[Any]]:
     kh, ktype, sealed, high, low = columns(rows)
     return [kh, ktype, high, low, sealed]
+
+
+def columns_to_look(rows: Sequence[SealedRow]) -> list[list[Any]]:
+    """Of rows whose former ones are looked for: with their weights."""
+    return [*columns(rows), [row.weights[0] for row in rows], [row.weights[1] for row in rows]]
+
+
+def parted(rows: Sequence[SealedRow], *, keyless: bool) -> tuple[list[SealedRow], list[SealedRow]]:
+    """Rows held to be new, and the others. ``keyless``: the session has no rows of keys."""
+    fresh: list[SealedRow] = []
+    rest: list[SealedRow] = []
+    for row in rows:
+        new = row.sealed is not None and (row.ktype == PRE_KEY or (keyless and row.ktype != _CREDS))
+        (fresh if new else rest).append(row)
+    return fresh, rest
 
 
 def outcome(answer: asyncpg.Record) -> Applied | NotApplied:

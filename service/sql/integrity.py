@@ -9,7 +9,7 @@ from uuid import UUID
 
 import asyncpg
 
-from service.records import SessionRow, StoredRow
+from service.records import JournalEntry, SessionRow, StoredRow
 from service.sql.pool import Connection
 from service.sql.sessions import FIND_SQL, session_row
 
@@ -18,6 +18,8 @@ SEEN_SQL: Final = "SELECT version FROM integrity_verdicts WHERE sid = $1"
 ONE_ROW_SQL: Final = "SELECT kh, ktype, d_hi, d_lo, sealed FROM session_keys WHERE sid = $1 AND kh = $2"
 
 ALL_ROWS_SQL: Final = "SELECT kh, ktype, d_hi, d_lo, sealed FROM session_keys WHERE sid = $1 ORDER BY sid, kh"
+
+ENTRIES_SQL: Final = "SELECT version, sealed FROM session_journal WHERE sid = $1 ORDER BY version"
 
 KEEP_VERDICT_SQL: Final = """
 INSERT INTO integrity_verdicts (sid, tenant, name, version, checked, errors, warnings, rules)
@@ -44,7 +46,7 @@ SELECT count(*) FROM sessions s WHERE s.sid > $1 AND s.deleted_at IS NULL AND ($
 """
 
 ORPHANS_SQL: Final = """
-SELECT k.sid, count(*) AS count FROM session_keys k
+SELECT k.sid, count(*) AS count FROM (SELECT sid FROM session_keys UNION ALL SELECT sid FROM session_journal) k
 WHERE k.sid > $1 AND ($2::uuid IS NULL OR k.sid <= $2) AND NOT EXISTS (SELECT FROM sessions s WHERE s.sid = k.sid)
 GROUP BY k.sid
 """
@@ -99,6 +101,11 @@ class Snapshot:
         """The row of this keyed hash."""
         record = await self._connection.fetchrow(ONE_ROW_SQL, self.row.head.sid, kh)
         return None if record is None else _stored(record)
+
+    async def entries(self) -> list[JournalEntry]:
+        """The journal, in order."""
+        found = await self._connection.fetch(ENTRIES_SQL, self.row.head.sid)
+        return [JournalEntry(record["version"], record["sealed"]) for record in found]
 
     async def chunks(self, size: int) -> AsyncGenerator[list[StoredRow], None]:
         """Every stored row, creds among them."""

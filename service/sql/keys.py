@@ -7,36 +7,41 @@ from uuid import UUID
 
 import asyncpg
 
-from service.records import SessionRow, StoredRow
-from service.sql.pool import Connection, OwnConnection
+from service.errors import WHOLE_SET, Corrupt
+from service.records import JournalEntry, SessionRow, StoredRow
+from service.sql.pool import Connection
 from service.sql.sessions import HEAD_COLUMNS, nested_row
 
 # $1, $2 a session each; $3, $4, $5 a row each (its session's place, its own place, its keyed hash).
 GET_SQL: Final = """
-SELECT h.n, NULL::int AS i, s.version, s.dek_id, s.deleted_at IS NOT NULL AS deleted,
+SELECT h.n, NULL::int AS i, s.version, s.pending, s.dek_id, s.deleted_at IS NOT NULL AS deleted,
        NULL::bytea AS kh, NULL::text AS ktype, NULL::bigint AS d_hi, NULL::bigint AS d_lo, NULL::bytea AS sealed
 FROM unnest($1::int[], $2::uuid[]) AS h(n, sid) JOIN sessions s ON s.sid = h.sid
 UNION ALL
-SELECT r.n, r.i, NULL, NULL, NULL, k.kh, k.ktype, k.d_hi, k.d_lo, k.sealed
+SELECT r.n, r.i, NULL, NULL, NULL, NULL, k.kh, k.ktype, k.d_hi, k.d_lo, k.sealed
 FROM unnest($3::int[], $4::int[], $5::bytea[]) AS r(n, i, kh)
 JOIN session_keys k ON k.sid = ($2::uuid[])[r.n] AND k.kh = r.kh
 """
 
 PAGE_SQL: Final = """
-SELECT s.version, s.dek_id, s.deleted_at IS NOT NULL AS deleted,
+SELECT s.version, s.pending, s.dek_id, s.deleted_at IS NOT NULL AS deleted,
        NULL::bytea AS kh, NULL::text AS ktype, NULL::bigint AS d_hi, NULL::bigint AS d_lo, NULL::bytea AS sealed
 FROM sessions s WHERE s.sid = $1
 UNION ALL (
-    SELECT NULL, NULL, NULL, k.kh, k.ktype, k.d_hi, k.d_lo, k.sealed
+    SELECT NULL, NULL, NULL, NULL, k.kh, k.ktype, k.d_hi, k.d_lo, k.sealed
     FROM session_keys k WHERE k.sid = $1 AND k.kh > $2 AND k.kh < $3 ORDER BY k.kh LIMIT $4
 )
 """
 
-# The session as one column: as two dozen they would come as NULLs with every row.
+# The session as one column: as two dozen they would come as NULLs with every row. Then its journal, a version and an
+# entry each (no kh), then its rows.
 STATE_SQL: Final = f"""
 SELECT h AS head, NULL::bytea AS kh, NULL::text AS ktype, NULL::bigint AS d_hi, NULL::bigint AS d_lo,
        NULL::bytea AS sealed
 FROM (SELECT {HEAD_COLUMNS} FROM sessions s WHERE s.sid = $1) h
+UNION ALL (
+    SELECT NULL, NULL, NULL, j.version, NULL, j.sealed FROM session_journal j WHERE j.sid = $1 ORDER BY j.version
+)
 UNION ALL (
     SELECT NULL, k.kh, k.ktype, k.d_hi, k.d_lo, k.sealed FROM session_keys k WHERE k.sid = $1 ORDER BY k.kh
 )
@@ -55,15 +60,33 @@ class Wanted:
 
 @dataclass(slots=True)
 class Got:
-    """``version`` None: no such session. ``rows``: place in ``Wanted.khs`` -> row; a row that is not stored is left out."""
+    """``version`` None: no such session. ``rows``: place in ``Wanted.khs`` -> row; a row that is not stored is left out.
+
+    ``pending``: how many commits wait in the journal, which the rows do not show.
+    """
 
     version: int | None
     dek_id: int
     deleted: bool
     rows: dict[int, StoredRow]
+    pending: int = 0
+
+    @property
+    def settled(self) -> int:
+        """The version that the rows show."""
+        return (self.version or 0) - self.pending
 
 
-async def get_all(connection: OwnConnection, wanted: Sequence[Wanted]) -> list[Got]:
+@dataclass(slots=True)
+class WholeSession:
+    """A session at one moment: its row, its journal in order, its rows in order of kh."""
+
+    row: SessionRow
+    entries: list[JournalEntry]
+    rows: list[StoredRow]
+
+
+async def get_all(connection: Connection, wanted: Sequence[Wanted]) -> list[Got]:
     """Gets of any sessions in one statement; one answer each, in order."""
     rows = [(n, i, kh) for n, get in enumerate(wanted, 1) for i, kh in enumerate(get.khs)]
     records = await connection.fetch(
@@ -78,7 +101,7 @@ async def get_all(connection: OwnConnection, wanted: Sequence[Wanted]) -> list[G
     for record in records:
         got = answers[record["n"] - 1]
         if record["i"] is None:
-            got.version, got.dek_id, got.deleted = record["version"], record["dek_id"], record["deleted"]
+            _, _, got.version, got.pending, got.dek_id, got.deleted = record[:6]
         else:
             got.rows[record["i"]] = _stored(record)
     return answers
@@ -94,28 +117,39 @@ async def get_page(connection: Connection, sid: UUID, span: tuple[bytes, bytes],
     if head is None:
         return Got(None, 0, deleted=False, rows={})
     rows = {i: _stored(record) for i, record in enumerate(stored)}
-    return Got(head["version"], head["dek_id"], head["deleted"], rows)
+    return Got(head["version"], head["dek_id"], head["deleted"], rows, head["pending"])
 
 
-async def get_state(connection: Connection, sid: UUID) -> tuple[SessionRow, list[StoredRow]] | None:
+async def get_state(connection: Connection, sid: UUID) -> WholeSession | None:
     """A session with all its rows, in one snapshot; None when there is none."""
-    records = await connection.fetch(STATE_SQL, sid)
-    head, stored = _parted(records, "head")
-    return None if head is None else (nested_row(head["head"]), [_stored(record) for record in stored])
+    head, records = _parted(await connection.fetch(STATE_SQL, sid), "head")
+    if head is None:
+        return None
+    entries = sum(record["kh"] is None for record in records) if records and records[0]["kh"] is None else 0
+    journal = sorted((_entry(record) for record in records[:entries]), key=lambda entry: entry.version)
+    return WholeSession(nested_row(head["head"]), journal, [_stored(record) for record in records[entries:]])
 
 
 async def stream_state(
     connection: Connection, sid: UUID, chunk: int = _CHUNK
-) -> AsyncGenerator[SessionRow | list[StoredRow], None]:
-    """The same for a session of any size: the session, then its rows in chunks. Nothing at all when there is none."""
+) -> AsyncGenerator[WholeSession | list[StoredRow], None]:
+    """The same for a session of any size: the session without rows, then its rows in chunks. Nothing when there is none."""
     async with connection.transaction(readonly=True):
         cursor = await connection.cursor(STATE_SQL, sid)
         first = await cursor.fetchrow()
         if first is None:
             return
-        yield nested_row(first["head"])
+        row = nested_row(first["head"])
+        entries = await cursor.fetch(row.head.pending) if row.head.pending else []
+        yield WholeSession(row, [_entry(record) for record in entries], [])
         while records := await cursor.fetch(chunk):
+            if records[0]["kh"] is None:
+                raise Corrupt(WHOLE_SET, None)  # an entry that belongs to no commit
             yield [_stored(record) for record in records]
+
+
+def _entry(record: asyncpg.Record) -> JournalEntry:
+    return JournalEntry(record["d_hi"] or 0, record["sealed"])
 
 
 def _parted(records: list[asyncpg.Record], mark: str) -> tuple[asyncpg.Record | None, list[asyncpg.Record]]:
@@ -123,7 +157,9 @@ def _parted(records: list[asyncpg.Record], mark: str) -> tuple[asyncpg.Record | 
     if records and records[0][mark] is not None:
         return records[0], records[1:]
     head = next((record for record in records if record[mark] is not None), None)
-    return head, sorted((record for record in records if record[mark] is None), key=lambda record: bytes(record["kh"]))
+    return head, sorted(
+        (record for record in records if record[mark] is None), key=lambda record: bytes(record["kh"] or b"")
+    )
 
 
 def _stored(record: asyncpg.Record) -> StoredRow:

@@ -24,7 +24,7 @@ WITH upd AS (
     UPDATE sessions s SET
         version = s.version + 1, mirrored = $6, updated_at = now(),
         mark = mod(mod(s.mark + $5, 2305843009213693951) + 2305843009213693951, 2305843009213693951)::bigint
-    WHERE s.sid = $1 AND s.version = $2 AND s.dek_id = $3 AND s.deleted_at IS NULL
+    WHERE s.sid = $1 AND s.version = $2 AND s.dek_id = $3 AND s.deleted_at IS NULL AND s.pending = 0
       AND s.epoch = $4 AND s.lease_expires > now()
     RETURNING s.sid, s.version
 ), origin AS (

@@ -37,6 +37,9 @@ _HEAD: Final = {
     "updated_at": "s.updated_at",
     "deleted_at": "s.deleted_at",
     "mirrored": "s.mirrored",
+    "pending": "s.pending::bigint",
+    "journal_bytes": "s.journal_bytes::bigint",
+    "pre_key_top": "s.pre_key_top::bigint",
 }
 HEAD_COLUMNS: Final = ", ".join(f"{column} AS {name}" for name, column in _HEAD.items())
 
@@ -95,6 +98,8 @@ WITH gone AS (
     DELETE FROM sessions WHERE sid = $1 AND deleted_at <= now() - $2::interval RETURNING sid, version, epoch
 ), keys AS (
     DELETE FROM session_keys k USING gone WHERE k.sid = gone.sid RETURNING 1
+), journal AS (
+    DELETE FROM session_journal j USING gone WHERE j.sid = gone.sid
 ), origin AS (
     DELETE FROM session_origins o USING gone WHERE o.sid = gone.sid
 ), entries AS (
@@ -252,6 +257,9 @@ def session_row(record: asyncpg.Record | dict[str, Any]) -> SessionRow:
         identity=Identity(record["identity_tag"], record["paired"], counters),
         deleted=record["deleted_at"] is not None,
         mirrored=record["mirrored"],
+        pending=record["pending"],
+        journal_bytes=record["journal_bytes"],
+        pre_key_top=record["pre_key_top"],
     )
     lease = None
     if record["lease_holder"] is not None:

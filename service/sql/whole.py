@@ -14,13 +14,16 @@ WITH upd AS (
     UPDATE sessions s SET
         version = s.version + 1, {lease_after("$4::bigint")},
         rows = $5, mark = $6, recent = $7, identity_tag = $8, paired = $9, next_pre_key = $10,
-        first_unuploaded = $11, account_sync = $12, signed_pre_key = $13, updated_at = now()
+        first_unuploaded = $11, account_sync = $12, signed_pre_key = $13, pre_key_top = $20, updated_at = now(),
+        pending = 0, journal_bytes = 0
     WHERE s.sid = $1 AND s.version = $2 AND s.dek_id = $3 AND s.deleted_at IS NULL
       AND (SELECT seen.version FROM sessions seen WHERE seen.sid = $1) = $2
       AND {may_write("$4::bigint")}
     RETURNING s.sid, s.version, s.epoch, s.rows
 ), gone AS (
     DELETE FROM session_keys k USING upd WHERE k.sid = upd.sid RETURNING 1
+), waiting AS (
+    DELETE FROM session_journal j USING upd WHERE j.sid = upd.sid
 ), put AS (
     INSERT INTO session_keys (sid, kh, ktype, d_hi, d_lo, sealed)
     SELECT upd.sid, r.* FROM (SELECT count(*) FROM gone) g, upd,
@@ -39,9 +42,9 @@ WITH living AS (
     SELECT 1 FROM master_keys m WHERE m.id = $8 AND m.retired_at IS NULL FOR SHARE
 ), made AS (
     INSERT INTO sessions (sid, tenant, name, version, epoch, lease_holder, lease_expires, master_key_id, dek_id, wrapped_key,
-        rows, mark, recent, identity_tag, paired, next_pre_key, first_unuploaded, account_sync, signed_pre_key)
+        rows, mark, recent, identity_tag, paired, next_pre_key, first_unuploaded, account_sync, signed_pre_key, pre_key_top)
     SELECT $1, $2::text, $3::text, $4::bigint, $5::bigint, $6::text, now() + $7::float8 * interval '1 second', $8, $9, $10,
-        $11, $12, $13, $14, $15, $16, $17, $18, $19
+        $11, $12, $13, $14, $15, $16, $17, $18, $19, $25
     FROM living WHERE NOT EXISTS (SELECT FROM purged_sessions p WHERE p.sid = $1 AND (p.version > $4 OR p.epoch > $5))
     ON CONFLICT (sid) DO NOTHING
     RETURNING sid, version, epoch, rows, lease_expires
@@ -67,6 +70,7 @@ async def replace(connection: Connection, change: Change) -> Applied | NotApplie
         *identity_columns(change.identity),
         *columns_to_insert(change.rows),
         change.entry,
+        change.pre_key_top,
     )
     return NotApplied(clash=False) if answer is None else Applied(answer["version"], answer["epoch"], answer["rows"])
 
@@ -104,4 +108,5 @@ async def create(
         change.recent,
         *identity_columns(change.identity),
         *columns_to_insert(change.rows),
+        change.pre_key_top,
     )

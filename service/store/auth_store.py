@@ -7,6 +7,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Final
 
+from protocol.types import session_uuid
 from service.errors import ServiceError, Unavailable, WrongSchema
 from service.observe import Metrics
 from service.records import Applied, Change, NotApplied
@@ -18,11 +19,13 @@ from service.sql.lanes import Lanes
 from service.sql.pool import Database
 from service.store import keyring
 from service.store.caller import Caller
-from service.store.commits import CommitRequest, Commits, Committed
+from service.store.commits import Commits, Committed
 from service.store.heads import Heads
 from service.store.mirrors import Mirrors
 from service.store.reads import Asked, Page, Reads, State
+from service.store.request import CommitRequest
 from service.store.sessions import Granted, Removed, Sessions, Summary
+from service.store.settling import Settler
 from service.store.tokens import Tokens
 from service.vault import MasterKeys
 
@@ -63,10 +66,11 @@ class AuthStore:
             self.database, get_all, lanes=reads, patience_s=options.patience_s, most=(256, 8192)
         )
         heads = Heads(self.database, masters)
-        self._commits = Commits(self.database, heads, self.write_lanes, self.read_lanes)
+        self.settler = Settler(self.database, heads)
+        self._commits = Commits(self.database, heads, self.write_lanes, self.read_lanes, self.settler)
         self._reads = Reads(self.database, heads, self.read_lanes)
-        self._sessions = Sessions(self.database, heads, options.delete_window)
-        self.mirrors = Mirrors(self.database, heads)
+        self._sessions = Sessions(self.database, heads, self.settler, options.delete_window)
+        self.mirrors = Mirrors(self.database, heads, self.settler)
         self.tokens = Tokens(self.database, first_token)
         self.is_open = False
         self.failure: ServiceError | None = None
@@ -140,6 +144,11 @@ class AuthStore:
         async with aclosing(self._reads.state(caller.need("read"), name)) as states:
             async for state in states:
                 yield state
+
+    async def settle(self, caller: Caller, name: str) -> None:
+        """Makes rows of all that waits in the session's journal: for who looks at rows. Changes nothing that is read."""
+        tenant = caller.need("write")
+        await self.settler.settle_now(tenant, session_uuid(tenant, name))
 
     async def show(self, caller: Caller, name: str) -> Summary:
         """One session's summary."""

@@ -11,22 +11,20 @@ when others are first again and again, the session's row is held from the look t
 | a lease changed hands | nothing applied; Fenced after a fresh look |
 | a mirror was switched on or off meanwhile | that raised the version: nothing applied; look again |
 | a remembered head was stale | refusals are only spoken after a fresh look |
+| it is large, or follows large ones that wait | it is stored as an entry of the journal (`sql.journal`), and carried over \
+to rows later (`settling`); what has to see or change rows settles the journal first |
 """
 
-import struct
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, NamedTuple
+from functools import partial
+from typing import Final
 from uuid import UUID, uuid4
 
 from msgspec.structs import replace
-from typing_extensions import override
 
-from protocol import creds
-from protocol.errors import BadValue
 from protocol.pre_key import same_pair
 from protocol.types import PRE_KEY, session_uuid
 from service.errors import (
-    BadInput,
     Deleted,
     Fenced,
     KeyReused,
@@ -53,48 +51,24 @@ from service.sql import sessions, whole
 from service.sql.keys import Got, Wanted
 from service.sql.lanes import Lanes
 from service.sql.pool import Database
-from service.store.entries import MirrorEntry, purpose
-from service.store.guards import judge
+from service.store.entries import in_journal, in_mirror
+from service.store.guards import NO_PRE_KEYS, PreKeys, judge, pre_keys_after
 from service.store.heads import Heads, Stand
 from service.store.keyring import renew
-from service.vault import CREDS_TYPE, PRIME, SessionVault, new_data_key, weigh, wrap_context
+from service.store.request import CommitRequest, Work
+from service.store.settling import Settler, is_full
+from service.vault import PRIME, SessionVault, new_data_key, weigh, wrap_context
 
 _ATTEMPTS: Final = 50
 _UNHELD: Final = 4  # attempts before a session is held
 _WHOLE_WEIGHT: Final = 1 << 30  # more than a statement takes: a replacement travels alone
-_DIGEST: Final = struct.Struct(">qq")
+_JOURNAL_FROM: Final = 32  # rows
+_JOURNAL_MOST: Final = 1 << 22  # bytes
 
+Settle = Callable[[Stand], Awaitable[Stand | None]]
 Submit = Callable[[Change, int], Awaitable[Applied | NotApplied]]
 CommitLanes = Lanes[Change, Applied | NotApplied]
 ReadLanes = Lanes[Wanted, Got]
-
-
-class Row(NamedTuple):
-    """One key as it was sent; ``value`` is its JSON text, None deletes."""
-
-    ktype: str
-    key_id: bytes
-    value: bytes | None
-
-    @override
-    def __repr__(self) -> str:
-        return "<Row>"
-
-
-class CommitRequest(Value, frozen=True, gc=False):
-    """A commit as it was sent, names checked. ``whole``: replaces everything, under the guards (``reset`` is without).
-    ``only_new``: VersionMismatch when the session is there already.
-    """
-
-    creds: bytes | None = None
-    rows: Sequence[Row] = ()
-    reset: bool = False
-    force: bool = False
-    whole: bool = False
-    lease_epoch: int | None = None
-    if_match: int | None = None
-    only_new: bool = False
-    key: UUID | None = None
 
 
 class Committed(Value, frozen=True, gc=False):
@@ -102,34 +76,13 @@ class Committed(Value, frozen=True, gc=False):
     epoch: int
 
 
-class _Sealed(Value, frozen=True, gc=False):
-    """The request under one vault: reused when the same commit is tried again."""
-
-    rows: list[SealedRow]
-    identity: Identity | None
-    fingerprint: bytes
-
-
-class _Work:
-    """A commit on its way. ``forgiven``: the version whose pre-keys it only spells anew."""
-
-    def __init__(self, request: CommitRequest, view: creds.CredsView | None) -> None:
-        self.request = request
-        self.forgiven: int | None = None
-        self._view = view
-        self._sealed: dict[int, _Sealed] = {}
-
-    def sealed(self, vault: SessionVault) -> _Sealed:
-        """Sealed once a data key, however often it is tried."""
-        if vault.dek_id not in self._sealed:
-            self._sealed[vault.dek_id] = _seal(vault, self.request, self._view)
-        return self._sealed[vault.dek_id]
-
-
 class Commits:
     """Applies commits of any session, those of one session in the order they came."""
 
-    def __init__(self, database: Database, heads: Heads, lanes: CommitLanes, reads: ReadLanes) -> None:
+    def __init__(
+        self, database: Database, heads: Heads, lanes: CommitLanes, reads: ReadLanes, settler: Settler
+    ) -> None:
+        self._settler = settler
         self._database = database
         self._heads = heads
         self._lanes = lanes
@@ -140,24 +93,23 @@ class Commits:
         sid = session_uuid(tenant, name)
         if request.key is None:
             request = replace(request, key=uuid4())  # ours, to find out what became of a lost answer
-        view = _view(request)
+        work = Work(request)
         async with self._heads.line(sid):
-            work = _Work(request, view)
             for attempt in range(_ATTEMPTS):
                 if attempt >= _UNHELD and attempt % 2:
                     done = await self._attempt_held(tenant, sid, work)
                 else:
                     stand = self._heads.remembered(sid) or await self._heads.look(tenant, sid)
                     if isinstance(stand, Vacant):
-                        done = await self._create(tenant, name, sid, stand, request, view)
+                        done = await self._create(tenant, name, sid, stand, work)
                     else:
-                        done = await self._attempt(stand, work, self._lanes.submit)
+                        done = await self._attempt(tenant, stand, work, self._lanes.submit, self._settler.settle)
                 if done is not None:
                     return done
                 self._heads.forget(sid)
         raise Unavailable("the session is being written by others; try again")
 
-    async def _attempt_held(self, tenant: str, sid: UUID, work: _Work) -> Committed | None:
+    async def _attempt_held(self, tenant: str, sid: UUID, work: Work) -> Committed | None:
         """One try with the session's row held, so that nobody is first. None also when there is no session."""
         try:
             async with self._database.connection() as connection, connection.transaction():
@@ -168,25 +120,32 @@ class Commits:
                 async def submit(change: Change, _: int) -> Applied | NotApplied:
                     return (await sql.commit_all(connection, [change]))[0]
 
-                return await self._attempt(self._heads.learn(tenant, row), work, submit)
+                settle = partial(self._settler.settle, connection=connection)
+                return await self._attempt(tenant, self._heads.learn(tenant, row), work, submit, settle)
         except BaseException:
             self._heads.forget(sid)  # what was remembered within may not have been committed
             raise
 
-    async def _attempt(self, stand: Stand, work: _Work, submit: Submit) -> Committed | None:
+    async def _attempt(self, tenant: str, stand: Stand, work: Work, submit: Submit, settle: Settle) -> Committed | None:
         """One try; None means: look again."""
-        request, sealed = work.request, work.sealed(stand.vault)
+        request, identity = work.request, work.identity(stand.vault)
+        pre_keys = _pre_keys(stand.head, request)
+        if _needs_rows(stand.head, request, identity, pre_keys):
+            settled = await settle(stand)
+            if settled is None:
+                return None
+            stand = settled
         try:
-            replayed = _check(stand, request, sealed)
+            replayed = _check(stand, work, identity)
         except (Refused, VersionMismatch, Deleted, KeyReused):
             if stand.row is not None:
                 raise
             return None
         if replayed is not None:
             return replayed if stand.row is not None else None
-        change = _change(stand, request, sealed, overwrite=request.force or work.forgiven == stand.head.version)
+        change = _change(stand, work, identity or stand.head.identity, pre_keys)
         try:
-            outcome = await submit(change, _WHOLE_WEIGHT if change.replace else len(change.rows))
+            outcome = await submit(change, _weight_in_lane(change))
         except BaseException:
             self._heads.forget(stand.head.sid)  # whether it applied is not known
             raise
@@ -195,20 +154,29 @@ class Commits:
                 await self._forgive_spelling(stand, request)
                 work.forgiven = stand.head.version
             return None
-        self._heads.remember(stand.head.after(change, outcome), stand.vault, change.mask)
+        self._remember(tenant, stand, change, outcome, request)
         return Committed(outcome.version, outcome.epoch)
 
-    async def _create(
-        self, tenant: str, name: str, sid: UUID, vacant: Vacant, request: CommitRequest, view: creds.CredsView | None
-    ) -> Committed | None:
+    def _remember(self, tenant: str, stand: Stand, change: Change, done: Applied, request: CommitRequest) -> None:
+        head = stand.head.after(change, done)
+        self._heads.remember(head, stand.vault, change.mask)
+        if change.journal is not None:
+            share = stand.vault.weigh_entry(head.version, change.journal)
+            self._heads.journals.added(stand.head, request.creds, request.rows, share, len(change.journal))
+            self._settler.note(tenant, head)
+
+    async def _create(self, tenant: str, name: str, sid: UUID, vacant: Vacant, work: Work) -> Committed | None:
+        request = work.request
         if request.lease_epoch is not None:
             raise Fenced("there is no such session, so there is no lease on it")
         if request.if_match is not None:
             raise VersionMismatch
         dek_id, data_key = new_data_key()
         vault = SessionVault(tenant, sid.bytes, dek_id, data_key)
-        sealed = _seal(vault, request, view)
-        change = first_change(sid, vacant, vault, sealed.rows, sealed.identity or Identity(), _entry(request, sealed))
+        change = first_change(
+            sid, vacant, vault, work.rows(vault), work.identity(vault) or Identity(), _entry(work, vault)
+        )
+        change = replace(change, pre_key_top=_pre_keys(None, request).top)
         wrapped = self._heads.masters.wrap(data_key, wrap_context(tenant, sid.bytes, dek_id))
         async with self._database.connection() as connection:
             made = await whole.create(connection, change, tenant=tenant, name=name, epoch=vacant.epoch, wrapped=wrapped)
@@ -259,51 +227,47 @@ def _first_head(change: Change, epoch: int, wrapped: tuple[str, bytes]) -> Head:
     )
 
 
-def _view(request: CommitRequest) -> creds.CredsView | None:
-    if request.creds is None:
-        if request.reset:
-            raise BadInput("reset comes with the new creds", pointer="/reset")
-        return None
-    try:
-        return creds.view(request.creds)
-    except BadValue as error:
-        raise BadInput(str(error), pointer="/creds" + error.pointer) from None
+def _pre_keys(head: Head | None, request: CommitRequest) -> PreKeys:
+    """What the commit does to the pre-keys of a session; ``head`` None: of one that is made by it."""
+    return pre_keys_after(NO_PRE_KEYS if head is None or request.wipes else head.pre_key_top, request.rows)
 
 
-def _seal(vault: SessionVault, request: CommitRequest, view: creds.CredsView | None) -> _Sealed:
-    plain: list[tuple[str, bytes, bytes | None]] = list(request.rows)
-    if request.creds is not None:
-        plain.append((CREDS_TYPE, b"", request.creds))
-    identity = None
-    if view is not None:
-        tag = None if view.identity is None else vault.tag_identity(view.identity)
-        identity = Identity(tag, view.paired, view.counters)
-    elif request.whole:
-        identity = Identity()
-    rows = vault.seal_all(plain)
-    return _Sealed(rows, identity, vault.fingerprint(_meaning(request, rows)))
+def _may_journal(head: Head, request: CommitRequest, pre_keys: PreKeys) -> bool:
+    return not (request.wipes or head.mirrored) and (request.force or pre_keys.new)
 
 
-def _meaning(request: CommitRequest, rows: Sequence[SealedRow]) -> bytes:
-    flags = bytes((request.reset, request.force, request.whole))
-    return flags + b"".join([row.kh + (b"-" if row.sealed is None else _DIGEST.pack(*row.digest)) for row in rows])
+def _journals(head: Head, request: CommitRequest, pre_keys: PreKeys, size: int) -> bool:
+    """What is large goes into the journal, and what follows while that waits."""
+    large = len(request.rows) >= _JOURNAL_FROM and size <= _JOURNAL_MOST
+    return (head.pending > 0 or large) and _may_journal(head, request, pre_keys)
 
 
-def _check(stand: Stand, request: CommitRequest, sealed: _Sealed) -> Committed | None:
+def _needs_rows(head: Head, request: CommitRequest, identity: Identity | None, pre_keys: PreKeys) -> bool:
+    """Whether what waits in the journal has to become rows first: to be judged by, to be written over, or to stay small."""
+    if not head.pending or head.deleted or request.wipes:
+        return False
+    return (
+        is_full(head)
+        or (identity is not None and identity.tag != head.identity.tag)  # whether keys are stored, their rows say
+        or not _may_journal(head, request, pre_keys)
+    )
+
+
+def _check(stand: Stand, work: Work, identity: Identity | None) -> Committed | None:
     """What was committed, when this is a replay; raises when it must not be applied."""
-    head = stand.head
+    head, request = stand.head, work.request
     if head.deleted:
         raise Deleted
     known = head.remembered(request.key) if request.key is not None else None
     if known is not None:
-        if known.fingerprint != sealed.fingerprint:
+        if not work.is_known_by(known.fingerprint, stand.vault):
             raise KeyReused
         return Committed(known.version, head.epoch)
     _check_lease(stand, request)
     if request.only_new or (request.if_match is not None and request.if_match != head.version):
         raise VersionMismatch
-    if sealed.identity is not None and not (request.force or request.reset):
-        judge(head.identity, sealed.identity, has_keys=head.rows > 1)
+    if identity is not None and not (request.force or request.reset):
+        judge(head.identity, identity, has_keys=head.rows > 1)
     return None
 
 
@@ -315,16 +279,19 @@ def _check_lease(stand: Stand, request: CommitRequest) -> None:
         raise Fenced
 
 
-def _change(stand: Stand, request: CommitRequest, sealed: _Sealed, *, overwrite: bool) -> Change:
-    head = stand.head
-    wipe = request.reset or request.whole
-    identity = sealed.identity or head.identity
-    recent = remember(head.recent, _entry(request, sealed, head.version + 1))
-    rows = [row for row in sealed.rows if row.sealed is not None] if wipe else sealed.rows
-    mask = stand.vault.mask(bind(head.version + 1, head.dek_id, recent, identity))
-    mark = _weight(rows) + mask
-    if not wipe:
-        mark -= stand.masked()
+def _change(stand: Stand, work: Work, identity: Identity, pre_keys: PreKeys) -> Change:
+    head, request = stand.head, work.request
+    version = head.version + 1
+    recent = remember(head.recent, _entry(work, stand.vault, version))
+    mask = stand.vault.mask(bind(version, head.dek_id, recent, identity))
+    if _journals(head, request, pre_keys, len(work.entry)):
+        journal = stand.vault.seal_entry(in_journal(version), work.entry)
+        mark, rows = stand.vault.weigh_entry(version, journal) + mask - stand.masked(), []
+    else:
+        journal, rows = None, work.rows(stand.vault)
+        if request.wipes:
+            rows = [row for row in rows if row.sealed is not None]
+        mark = _weight(rows) + mask - (0 if request.wipes else stand.masked())
     return Change(
         head.sid,
         head.version,
@@ -332,26 +299,29 @@ def _change(stand: Stand, request: CommitRequest, sealed: _Sealed, *, overwrite:
         request.lease_epoch,
         mark % PRIME,
         rows,
-        overwrite,
+        request.force or work.forgiven == head.version,
         recent,
         identity,
         mask,
-        wipe,
-        _mirror_entry(stand, request, wipe=wipe) if head.mirrored else None,
+        request.wipes,
+        stand.vault.seal_entry(in_mirror(version), work.entry) if head.mirrored else None,
         head.rows <= 1,  # creds
+        journal,
+        pre_keys.top,
     )
 
 
-def _mirror_entry(stand: Stand, request: CommitRequest, *, wipe: bool) -> bytes:
-    version = stand.head.version + 1
-    rows = [(row.ktype, row.key_id, row.value) for row in request.rows]
-    return stand.vault.seal_entry(purpose(version), MirrorEntry(wipe, request.creds, rows).encode())
-
-
-def _entry(request: CommitRequest, sealed: _Sealed, version: int = 0) -> Recent:
-    assert request.key is not None  # noqa: S101 - commit() gave one
-    return Recent(request.key, sealed.fingerprint, version)
+def _entry(work: Work, vault: SessionVault, version: int = 0) -> Recent:
+    assert work.request.key is not None  # noqa: S101 - commit() gave one
+    return Recent(work.request.key, work.fingerprint(vault), version)
 
 
 def _weight(rows: Sequence[SealedRow]) -> int:
     return sum(weigh(row.weights, row.digest) for row in rows if row.sealed is not None)
+
+
+def _weight_in_lane(change: Change) -> int:
+    """In rows: what is large should not make others wait, nor fill a statement alone."""
+    if change.journal is not None:
+        return 1 + (len(change.journal) >> 10)
+    return _WHOLE_WEIGHT if change.replace else len(change.rows)

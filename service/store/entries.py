@@ -1,4 +1,4 @@
-"""A commit as it waits for the mirror: what was asked, in order, whole, and sealed under the session's data key."""
+"""A commit as it waits in the journal or for the mirror: what was asked, in order, whole, to be sealed under the data key."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ _Plain = tuple[bool, bytes | None, list[tuple[str, bytes, bytes | None]]]
 
 
 @dataclass(frozen=True, slots=True)
-class MirrorEntry:
+class Entry:
     """``rows``: type, id, JSON text or None to delete. ``whole``: what was there before is gone. ``creds`` None: unchanged."""
 
     whole: bool
@@ -27,9 +27,14 @@ class MirrorEntry:
         try:
             return cls(*msgspec.msgpack.decode(text, type=_Plain))
         except msgspec.DecodeError:
-            raise Corrupt("mirror entry", None) from None
+            raise Corrupt("entry", None) from None
 
 
-def purpose(version: int) -> str:
-    """What an entry is sealed for: its place in the order cannot be changed."""
+def in_mirror(version: int) -> str:
+    """What a mirror's entry is sealed for: its place in the order cannot be changed."""
     return f"mirror {version}"
+
+
+def in_journal(version: int) -> str:
+    """What a journal's entry is sealed for."""
+    return f"journal {version}"

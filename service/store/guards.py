@@ -4,9 +4,17 @@ Sources: a fresh identity over a paired one is how every other store loses sessi
 counters make Baileys issue pre-key ids again (`Bad MAC` at peers who hold the old bundle).
 """
 
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
 from protocol.creds import regressed
+from protocol.types import PRE_KEY
 from service.errors import CounterRegressed, IdentityReplaced
 from service.records import Identity
+from service.store.request import Row
+
+NO_PRE_KEYS: Final = -1
+_DIGITS: Final = 15  # of a number far below 2^63 that nobody's counter reaches
 
 
 def judge(old: Identity, new: Identity, *, has_keys: bool) -> None:
@@ -19,3 +27,29 @@ def judge(old: Identity, new: Identity, *, has_keys: bool) -> None:
         return  # never paired, no keys: a new start, with counters of its own
     for name in regressed(old.counters, new.counters):
         raise CounterRegressed(pointer="/creds/" + name.replace(".", "/"))
+
+
+class PreKeys(NamedTuple):
+    """``top``: the highest pre-key id ever stored, None where not known. ``new``: what is put lies above all of before."""
+
+    top: int | None
+    new: bool
+
+
+def pre_keys_after(top: int | None, rows: Iterable[Row]) -> PreKeys:
+    """What a commit of these rows makes of the highest pre-key id.
+
+    Baileys counts pre-keys up, so that those it makes lie above all that came before. Whether another one overwrites what
+    is stored is left to the statement that looks at the stored rows.
+    """
+    put = [row.key_id for row in rows if row.ktype == PRE_KEY and row.value is not None]
+    if not put:
+        return PreKeys(top, new=True)
+    if top is None or not all(map(_is_plain, put)):
+        return PreKeys(None, new=False)
+    numbers = [int(key_id) for key_id in put]
+    return PreKeys(max(top, *numbers), min(numbers) > top)
+
+
+def _is_plain(key_id: bytes) -> bool:
+    return key_id.isdigit() and len(key_id) <= _DIGITS and (key_id[:1] != b"0" or key_id == b"0")

@@ -15,6 +15,7 @@ from service.errors import Deleted, NoSession
 from service.records import Head, SessionRow, Vacant, Value
 from service.sql import sessions as sql
 from service.sql.pool import Database
+from service.store.journal import Journals
 from service.vault import MasterKeys, SessionVault, wrap_context
 
 _REMEMBERED: Final = 20_000
@@ -65,11 +66,12 @@ class Line:
 
 
 class Heads:
-    """Looks sessions up and remembers the last 20,000 of them."""
+    """Looks sessions up and remembers the last 20,000 of them. ``journals``: what is remembered of what waits in them."""
 
     def __init__(self, database: Database, masters: MasterKeys) -> None:
         self._database = database
         self.masters = masters
+        self.journals = Journals()
         self._stands: OrderedDict[UUID, Stand] = OrderedDict()
         self._lines: dict[UUID, Line] = {}
 

@@ -22,8 +22,9 @@ from service.records import bind
 from service.sql import mirror as sql
 from service.sql.pool import Connection, Database
 from service.store.caller import Caller
-from service.store.entries import MirrorEntry, purpose
+from service.store.entries import Entry, in_mirror
 from service.store.heads import Heads
+from service.store.settling import Settler
 from service.vault import PRIME, SessionVault
 
 _ORIGIN: Final = "origin"
@@ -52,7 +53,7 @@ class Turn:
     _vault: SessionVault = field(repr=False)
     _connection: Connection = field(repr=False)
 
-    async def entries(self, until: int | None = None, limit: int = 200) -> list[tuple[int, MirrorEntry]]:
+    async def entries(self, until: int | None = None, limit: int = 200) -> list[tuple[int, Entry]]:
         """The next entries ``(version, entry)`` up to a version. Corrupt when one is missing."""
         found = await sql.entries(self._connection, self._sid, _NO_END if until is None else until, limit)
         for place, record in enumerate(found, self.applied + 1):
@@ -61,7 +62,7 @@ class Turn:
         return [
             (
                 record["version"],
-                MirrorEntry.decode(self._vault.open_entry(purpose(record["version"]), record["sealed"])),
+                Entry.decode(self._vault.open_entry(in_mirror(record["version"]), record["sealed"])),
             )
             for record in found
         ]
@@ -75,9 +76,10 @@ class Turn:
 class Mirrors:
     """Switches mirrors and hands out turns."""
 
-    def __init__(self, database: Database, heads: Heads) -> None:
+    def __init__(self, database: Database, heads: Heads, settler: Settler) -> None:
         self._database = database
         self._heads = heads
+        self._settler = settler
 
     async def keep_origin(self, caller: Caller, name: str, origin: bytes) -> None:
         """Remembers where a session came from. Raises NoSession, Deleted."""
@@ -109,6 +111,9 @@ class Mirrors:
             for _ in range(_ATTEMPTS):
                 stand = await self._heads.living(tenant, sid, fresh=True)
                 head = stand.head
+                if head.pending:
+                    await self._settler.settle(stand)  # a mirrored session has no journal
+                    continue
                 mask = stand.vault.mask(bind(head.version + 1, head.dek_id, head.recent, head.identity))
                 delta = (mask - stand.masked()) % PRIME
                 async with self._database.connection() as connection:

@@ -1,7 +1,11 @@
 """Opening rows: gets, pages of a type, whole states proven by their mark.
 
 A row that does not open is Corrupt, never "absent". A row missing from a get cannot be told from one never stored by that
-get alone; a whole state can: its mark covers every row.
+get alone; a whole state can: its mark covers every row and every entry of the journal.
+
+What waits in the journal has the last word. A state takes it from its own snapshot; a get or a page from memory, where
+that is of the version that the rows were read at, or reads it behind them: as long as the rows still show the same
+version, the journal's newest end is what the session is.
 """
 
 import asyncio
@@ -13,19 +17,21 @@ from typing import Final
 
 from protocol.types import session_uuid
 from service.errors import WHOLE_SET, BadInput, Corrupt, Deleted, NoCreds, NoSession, Unavailable
-from service.records import Opened, SessionRow, StoredRow
+from service.records import Head, Opened, SessionRow, StoredRow
 from service.sql import keys as sql
-from service.sql.keys import Got, Wanted
+from service.sql.journal import read_journal
+from service.sql.keys import Got, Wanted, WholeSession
 from service.sql.pool import Connection, Database, understood
 from service.store.commits import ReadLanes
 from service.store.heads import Heads, Stand
-from service.vault import CREDS_TYPE, PRIME, TAG_BYTES, SessionVault
+from service.store.journal import CREDS, Merged, Pending, open_journal
+from service.vault import PRIME, TAG_BYTES, SessionVault
 
 _ATTEMPTS: Final = 5
 _IN_ONE_PIECE: Final = 4000
 
 Asked = Sequence[tuple[str, bytes]]
-_Step = SessionRow | list[StoredRow]
+_Step = WholeSession | list[StoredRow]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +42,13 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A session whole. ``chunks`` yields opened rows, creds (the empty type) among them; the last step proves the mark."""
+    """A session whole. ``chunks`` yields opened keys, creds (the empty type) among them, types in one piece each; the last
+    step proves the mark. ``proven``: it comes in one chunk, and is proven already.
+    """
 
     row: SessionRow
     chunks: AsyncIterator[list[Opened]]
+    proven: bool
 
 
 class Reads:
@@ -53,33 +62,27 @@ class Reads:
 
     async def get(self, tenant: str, name: str, asked: Asked) -> dict[int, bytes]:
         """Values by their place in ``asked``; those not stored are left out."""
-        stand, got = await self._fetch(tenant, name, asked)
-        opened = stand.vault.open_all(list(got.rows.values()))
-        return {place: key.value for place, key in zip(got.rows, opened, strict=True)}
+        return (await self._values(tenant, name, asked))[1]
 
     async def creds(self, tenant: str, name: str) -> tuple[int, bytes]:
         """``(version, creds text)``. NoCreds when the session has none yet."""
-        stand, got = await self._fetch(tenant, name, [(CREDS_TYPE, b"")])
-        if 0 not in got.rows or got.version is None:
+        version, values = await self._values(tenant, name, [CREDS])
+        if 0 not in values:
             raise NoCreds
-        return got.version, stand.vault.open_all([got.rows[0]])[0].value
+        return version, values[0]
 
     async def page(self, tenant: str, name: str, ktype: str, cursor: str | None, limit: int) -> Page:
         """Up to ``limit`` keys of a type after ``cursor``, in an order that stays while others write."""
         sid = session_uuid(tenant, name)
-        for fresh in (False, True):
-            stand = await self._heads.living(tenant, sid, fresh=fresh)
+        for attempt in range(_ATTEMPTS):
+            stand = await self._heads.living(tenant, sid, fresh=attempt > 0)
             tag = stand.vault.type_tag(ktype)
             after = tag if cursor is None else tag + _cursor(cursor)
             got = await self._database.ask(partial(sql.get_page, sid=sid, span=(after, _behind(tag)), limit=limit + 1))
-            if self._same(stand, got):
-                break
+            if self._same(stand, got) and (pending := await self._journal(stand, got)) is not None:
+                return _page(stand.vault, ktype, list(got.rows.values()), pending, after, limit)
             self._heads.forget(sid)
-        else:
-            raise Unavailable
-        rows = list(got.rows.values())
-        keys = stand.vault.open_all(rows[:limit])
-        return Page(keys, rows[limit - 1].kh[TAG_BYTES:].hex() if len(rows) > limit else None)
+        raise Unavailable
 
     async def state(self, tenant: str, name: str) -> AsyncGenerator[State, None]:
         """One State, valid until this generator is closed."""
@@ -90,8 +93,10 @@ class Reads:
             if found is None:
                 self._heads.forget(sid)
                 raise NoSession
-            opened = self._open_all(tenant, *found)
-            yield State(found[0], _once(opened))
+            proof = self._proof(tenant, found)
+            opened = proof.open(found.rows)
+            proof.finish()
+            yield State(found.row, _once(opened + proof.merged.rest()), proven=True)
             return
 
         async def begin(connection: Connection) -> tuple[_Step | None, AsyncGenerator[_Step, None]]:
@@ -103,22 +108,24 @@ class Reads:
             if first is None:
                 self._heads.forget(sid)
                 raise NoSession
-            assert isinstance(first, SessionRow)  # noqa: S101 - what stream_state promises
-            yield State(first, self._stream(tenant, first, steps))
+            assert isinstance(first, WholeSession)  # noqa: S101 - what stream_state promises
+            yield State(first.row, self._stream(self._proof(tenant, first), steps), proven=False)
 
-    def _open_all(self, tenant: str, row: SessionRow, stored: list[StoredRow]) -> list[Opened]:
-        proof = _Proof(row, self._learn(tenant, row))
-        opened = proof.open(stored)
-        proof.finish()
-        return opened
-
-    async def _stream(self, tenant: str, row: SessionRow, steps: AsyncIterator[_Step]) -> AsyncIterator[list[Opened]]:
-        proof = _Proof(row, self._learn(tenant, row))
+    async def _stream(self, proof: "_Proof", steps: AsyncIterator[_Step]) -> AsyncIterator[list[Opened]]:
         with understood():  # it is read outside of what lent the connection
             async for chunk in steps:
                 assert isinstance(chunk, list)  # noqa: S101 - what stream_state promises
                 yield proof.open(chunk)
         proof.finish()
+        yield proof.merged.rest()
+
+    def _proof(self, tenant: str, found: WholeSession) -> "_Proof":
+        vault = self._learn(tenant, found.row)
+        head = found.row.head
+        pending = open_journal(head, vault, found.entries)
+        if head.pending:
+            self._heads.journals.keep(head.sid, pending)
+        return _Proof(head, vault, pending)
 
     def _learn(self, tenant: str, row: SessionRow) -> SessionVault:
         if row.head.deleted:
@@ -126,16 +133,37 @@ class Reads:
             raise Deleted
         return self._heads.learn(tenant, row).vault
 
-    async def _fetch(self, tenant: str, name: str, asked: Asked) -> tuple[Stand, Got]:
+    async def _values(self, tenant: str, name: str, asked: Asked) -> tuple[int, dict[int, bytes]]:
+        """``(version, values by their place)``."""
         sid = session_uuid(tenant, name)
         for attempt in range(_ATTEMPTS):
             stand = await self._heads.living(tenant, sid, fresh=attempt > 0)
             khs = [stand.vault.find(ktype, key_id) for ktype, key_id in asked]
             got = await self._lanes.submit(Wanted(sid, khs), len(khs) + 1)
-            if self._same(stand, got):
-                return stand, got
+            if self._same(stand, got) and (pending := await self._journal(stand, got)) is not None:
+                return pending.version, _opened(stand.vault, got, asked, pending)
             self._heads.forget(sid)
         raise Unavailable
+
+    async def _journal(self, stand: Stand, got: Got) -> Pending | None:
+        """What waits above rows just read; None when the rows are not what they were."""
+        sid = stand.head.sid
+        if not got.pending:
+            return Pending(got.version or 0)
+        now = self._heads.remembered(sid)
+        if now is not None and now.head.version == got.version and now.head.pending == got.pending:
+            pending = self._heads.journals.of(now.head)
+            if pending is not None:
+                return pending
+        found = await self._database.ask(lambda connection: read_journal(connection, sid))
+        if found is None or found[0].head.deleted or found[0].head.dek_id != stand.head.dek_id:
+            return None
+        if found[0].head.settled != got.settled:
+            return None
+        head = self._heads.learn(found[0].tenant, found[0]).head
+        pending = open_journal(head, stand.vault, found[1])
+        self._heads.journals.keep(sid, pending)
+        return pending
 
     @staticmethod
     def _same(stand: Stand, got: Got) -> bool:
@@ -144,22 +172,56 @@ class Reads:
 
 
 class _Proof:
-    """Opens the rows of one snapshot and proves that they are all of them and no others."""
+    """Opens what one snapshot holds and proves that it is all of it and nothing else."""
 
-    def __init__(self, row: SessionRow, vault: SessionVault) -> None:
-        self._head = row.head
+    def __init__(self, head: Head, vault: SessionVault, pending: Pending) -> None:
+        self._head = head
         self._vault = vault
-        self._sum = vault.mask(row.head.bound())
+        self._sum = vault.mask(head.bound()) + pending.share
         self._count = 0
+        self.merged = Merged(pending)
 
     def open(self, stored: list[StoredRow]) -> list[Opened]:
         self._sum += self._vault.weigh_all(stored)
         self._count += len(stored)
-        return self._vault.open_all(stored)
+        return self.merged.chunk(self._vault.open_all(stored))
 
     def finish(self) -> None:
         if self._sum % PRIME != self._head.mark or self._count != self._head.rows:
             raise Corrupt(WHOLE_SET, None)
+
+
+def _opened(vault: SessionVault, got: Got, asked: Asked, pending: Pending) -> dict[int, bytes]:
+    """Values by their place: of the rows, and of the journal above them."""
+    waiting = pending.values
+    rows = got.rows if not waiting else {n: row for n, row in got.rows.items() if asked[n] not in waiting}
+    opened = vault.open_all(list(rows.values()))
+    values = {place: key.value for place, key in zip(rows, opened, strict=True)}
+    if waiting:
+        newer = ((place, waiting.get(name)) for place, name in enumerate(asked))
+        values.update((place, value) for place, value in newer if value is not None)
+    return values
+
+
+def _page(vault: SessionVault, ktype: str, rows: list[StoredRow], pending: Pending, after: bytes, limit: int) -> Page:
+    """``rows``: up to one more than ``limit``; what lies behind the last of so many is not known here."""
+    last = rows[limit].kh if len(rows) > limit else _behind(after[:TAG_BYTES])
+    opened = vault.open_all([row for row in rows if row.kh < last])
+    keys = {row.kh: key for row, key in zip(rows, opened, strict=False)}
+    for (of_type, key_id), value in pending.values.items():
+        kh = vault.find(of_type, key_id)
+        if of_type != ktype or not after < kh < last:
+            continue
+        keys.pop(kh, None)
+        if value is not None:
+            keys[kh] = Opened(ktype, key_id, value)
+    khs = sorted(keys)
+    more = len(khs) > limit or len(rows) > limit
+    shown = khs[:limit]
+    if not more:
+        return Page([keys[kh] for kh in shown], None)
+    end = shown[-1] if len(khs) > limit else max([*shown[-1:], rows[limit - 1].kh])
+    return Page([keys[kh] for kh in shown], end[TAG_BYTES:].hex())
 
 
 async def _once(opened: list[Opened]) -> AsyncIterator[list[Opened]]:

@@ -1,6 +1,5 @@
 """Summaries, leases, deletion and the way back."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,10 +9,14 @@ from service.errors import Deleted, Fenced, LeaseHeld, NoSession, Unavailable
 from service.records import Identity, Lease, SessionRow, Vacant
 from service.sql import sessions as sql
 from service.sql import whole
+from service.sql.journal import read_journal
+from service.sql.keys import Wanted, get_all
 from service.sql.pool import Connection, Database
 from service.store.commits import first_change
 from service.store.heads import Heads
+from service.store.journal import CREDS, Counts, counted, open_journal
 from service.store.keyring import renew
+from service.store.settling import Settler
 from service.vault import SessionVault, new_data_key, wrap_context
 
 
@@ -26,7 +29,7 @@ class Summary:
     epoch: int
     lease: Lease | None
     paired: bool
-    keys: Mapping[str, tuple[int, int]]
+    keys: Counts
     created_at: datetime
     updated_at: datetime
 
@@ -49,9 +52,10 @@ class Removed:
 class Sessions:
     """Everything about sessions that is not their rows. ``window``: how long a deleted session can be brought back."""
 
-    def __init__(self, database: Database, heads: Heads, window: timedelta) -> None:
+    def __init__(self, database: Database, heads: Heads, settler: Settler, window: timedelta) -> None:
         self._database = database
         self._heads = heads
+        self._settler = settler
         self._window = window
 
     async def show(self, tenant: str, name: str) -> Summary:
@@ -60,7 +64,7 @@ class Sessions:
         async def look(connection: Connection) -> Summary:
             row = _living(await sql.find(connection, sid))
             counts = await sql.count_keys(connection, [sid])
-            return _summary(row, counts[sid])
+            return _summary(row, await self._with_journal(connection, row, counts[sid]))
 
         return await self._database.ask(look)
 
@@ -72,7 +76,8 @@ class Sessions:
             shown = rows[:limit]
             counts = await sql.count_keys(connection, [row.head.sid for row in shown])
             following = shown[-1].name if len(rows) > limit else None
-            return [_summary(row, counts[row.head.sid]) for row in shown], following
+            found = [(row, await self._with_journal(connection, row, counts[row.head.sid])) for row in shown]
+            return [_summary(row, keys) for row, keys in found], following
 
         return await self._database.ask(look)
 
@@ -111,6 +116,7 @@ class Sessions:
     async def delete(self, tenant: str, name: str, *, epoch: int | None, purge: bool) -> Removed:
         """Logout: gone at once, back within the window; ``purge`` leaves no window."""
         sid = session_uuid(tenant, name)
+        await self._settler.settle_now(tenant, sid)  # its rows are counted
         async with self._database.connection() as connection:
             deleted = await sql.mark_deleted(connection, sid, epoch)
             self._heads.forget(sid)
@@ -156,6 +162,19 @@ class Sessions:
         counted, keys = await self._database.ask(lambda connection: sql.census(connection, tenant))
         return {**(dict(counted) if counted is not None else {}), "keys": keys}
 
+    async def _with_journal(self, connection: Connection, row: SessionRow, keys: Counts) -> Counts:
+        """The rows counted, and what waits in the journal with them."""
+        if not row.head.pending:
+            return keys
+        found = await read_journal(connection, row.head.sid)
+        if found is None or found[0].head.deleted:
+            return keys
+        stand = self._heads.learn(row.tenant, found[0])
+        pending = open_journal(stand.head, stand.vault, found[1])
+        names = [name for name in pending.values if name != CREDS]
+        got = await get_all(connection, [Wanted(row.head.sid, [stand.vault.find(*name) for name in names])])
+        return counted(keys, pending, {names[place]: len(stored.sealed) for place, stored in got[0].rows.items()})
+
     async def _make(
         self, connection: Connection, tenant: str, name: str, vacant: Vacant, lease: tuple[str, float]
     ) -> Granted | None:
@@ -180,7 +199,7 @@ def _living(found: SessionRow | Vacant) -> SessionRow:
     return found
 
 
-def _summary(row: SessionRow, keys: Mapping[str, tuple[int, int]]) -> Summary:
+def _summary(row: SessionRow, keys: Counts) -> Summary:
     lease = row.lease if row.lease is not None and row.lease.live else None
     return Summary(
         row.name,

@@ -1,0 +1,226 @@
+"""The journal: large commits kept as one sealed entry each until their rows are written.
+
+A commit of hundreds of keys costs most where it is spread into rows: a hash, a digest and an encryption a key, an index
+entry a key. It is durable as soon as its entry is, so the entry is what the caller waits for; the rows follow
+(`settle`), once for all entries that wait.
+
+Appending is the same compare-and-set as any commit (see `commit`), but for rows, which it does not touch. Settling is one
+on the version that the rows show (``version - pending``), which only settling and commits of rows move. It leaves version,
+lease and head as they are, so it takes nobody's turn.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+
+from service.records import Applied, Change, JournalEntry, NotApplied, SealedRow, SessionRow, Settling
+from service.sql.fragments import (
+    FRESH_FROM,
+    UPSERTED,
+    columns_to_insert,
+    columns_to_look,
+    identity_columns,
+    lease_after,
+    mark_after,
+    mark_moved,
+    may_write,
+    parted,
+    weight,
+)
+from service.sql.pool import Connection
+from service.sql.sessions import HEAD_COLUMNS, nested_row
+
+# Of one session, as it mostly comes: without arrays.
+APPEND_SQL: Final = f"""
+WITH upd AS (
+    UPDATE sessions s SET
+        version = s.version + 1, {lease_after("$4::bigint")}, {mark_moved("$5::bigint")},
+        pending = s.pending + 1, journal_bytes = s.journal_bytes + octet_length($6::bytea),
+        recent = $7, identity_tag = $8, paired = $9, next_pre_key = $10,
+        first_unuploaded = $11, account_sync = $12, signed_pre_key = $13, pre_key_top = $14, updated_at = now()
+    WHERE s.sid = $1 AND s.version = $2 AND s.dek_id = $3 AND s.deleted_at IS NULL AND NOT s.mirrored
+      AND {may_write("$4::bigint")}
+    RETURNING s.sid, s.version, s.epoch, s.rows
+), put AS (
+    INSERT INTO session_journal (sid, version, sealed) SELECT upd.sid, upd.version, $6 FROM upd
+)
+SELECT 1 AS n, version, epoch, rows FROM upd
+"""
+
+APPEND_MANY_SQL: Final = f"""
+WITH c AS (
+    SELECT * FROM unnest($1::int[], $2::uuid[], $3::bigint[], $4::int[], $5::bigint[], $6::bigint[], $7::bytea[], $8::bytea[],
+                         $9::bytea[], $10::bool[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[])
+        AS c(n, sid, expected, dek_id, lease_epoch, mark_delta, entry, recent,
+             identity_tag, paired, next_pre_key, first_unuploaded, account_sync, signed_pre_key, pre_key_top)
+), upd AS (
+    UPDATE sessions s SET
+        version = s.version + 1, {lease_after("c.lease_epoch")}, {mark_moved("c.mark_delta")},
+        pending = s.pending + 1, journal_bytes = s.journal_bytes + octet_length(c.entry),
+        recent = c.recent, identity_tag = c.identity_tag, paired = c.paired, next_pre_key = c.next_pre_key,
+        first_unuploaded = c.first_unuploaded, account_sync = c.account_sync, signed_pre_key = c.signed_pre_key,
+        pre_key_top = c.pre_key_top, updated_at = now()
+    FROM c
+    WHERE s.sid = c.sid AND s.version = c.expected AND s.dek_id = c.dek_id AND s.deleted_at IS NULL AND NOT s.mirrored
+      AND {may_write("c.lease_epoch")}
+    RETURNING c.n, s.sid, s.version, s.epoch, s.rows
+), put AS (
+    INSERT INTO session_journal (sid, version, sealed)
+    SELECT upd.sid, upd.version, ($7::bytea[])[upd.n] FROM upd
+)
+SELECT n, version, epoch, rows FROM upd
+"""
+
+# The session, then its entries in order.
+JOURNAL_SQL: Final = f"""
+SELECT h AS head, NULL::bigint AS version, NULL::bytea AS sealed
+FROM (SELECT {HEAD_COLUMNS} FROM sessions s WHERE s.sid = $1) h
+UNION ALL (
+    SELECT NULL, j.version, j.sealed FROM session_journal j WHERE j.sid = $1 ORDER BY j.version
+)
+"""
+
+WAITING_SQL: Final = """
+SELECT DISTINCT s.sid, s.tenant FROM session_journal j JOIN sessions s ON s.sid = j.sid
+WHERE j.at < now() - $1::float8 * interval '1 second' LIMIT 100
+"""
+
+# $1-$7 of the session; $8-$14 a row each, looked for first; see `commit_one` for the uuid in each row.
+_SETTLE: Final = f"""
+WITH r AS (
+    SELECT $1::uuid AS sid, r.*
+    FROM unnest($8::bytea[], $9::text[], $10::bytea[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[])
+        AS r(kh, ktype, sealed, d_hi, d_lo, w1, w2)
+), was AS MATERIALIZED (
+    SELECT count(*) AS found, sum({weight("r.w1", "r.w2")}) AS weight
+    FROM r JOIN session_keys k ON k.sid = r.sid AND k.kh = r.kh
+), upd AS (
+    UPDATE sessions s SET
+        rows = s.rows + $7::int - was.found, {mark_after("$6::bigint")},
+        pending = s.pending - $4::bigint, journal_bytes = s.journal_bytes - $5::bigint
+    FROM was
+    WHERE s.sid = $1 AND s.version - s.pending = $2::bigint AND s.dek_id = $3
+      AND (SELECT seen.version - seen.pending FROM sessions seen WHERE seen.sid = $1) = $2
+    RETURNING s.rows
+), del AS (
+    DELETE FROM session_keys k USING upd, r WHERE r.sealed IS NULL AND k.sid = r.sid AND k.kh = r.kh
+), put AS (
+    INSERT INTO session_keys (sid, kh, ktype, d_hi, d_lo, sealed)
+    SELECT r.sid, r.kh, r.ktype, r.d_hi, r.d_lo, r.sealed FROM upd, r WHERE r.sealed IS NOT NULL
+    {UPSERTED}
+), gone AS (
+    DELETE FROM session_journal j USING upd WHERE j.sid = $1 AND j.version > $2 AND j.version <= $2 + $4
+)"""
+
+_SETTLED: Final = """
+SELECT rows FROM upd
+"""
+
+SETTLE_SQL: Final = _SETTLE + _SETTLED
+
+# The same with rows that are surely new, $15-$19 (see `commit_one.COMMIT_FRESH_SQL`).
+SETTLE_FRESH_SQL: Final = (
+    _SETTLE
+    + """, fresh AS (
+    INSERT INTO session_keys (sid, kh, ktype, d_hi, d_lo, sealed)
+    SELECT $1, f.* FROM upd,
+        unnest($15::bytea[], $16::text[], $17::bigint[], $18::bigint[], $19::bytea[]) AS f(kh, ktype, d_hi, d_lo, sealed)
+)"""
+    + _SETTLED
+)
+
+
+async def append_all(connection: Connection, changes: Sequence[Change]) -> list[Applied | NotApplied]:
+    """Commits of different sessions, each as its entry; one outcome each, in order."""
+    if len(changes) == 1:
+        answers = await _append_one(connection, changes[0])
+        places = [0]
+    else:
+        # Sessions are locked in the order they stand here, as by every other statement.
+        places = sorted(range(len(changes)), key=lambda place: changes[place].sid)
+        answers = await _append_many(connection, [changes[place] for place in places])
+    outcomes: list[Applied | NotApplied] = [NotApplied(clash=False)] * len(changes)
+    for answer in answers:
+        outcomes[places[answer["n"] - 1]] = Applied(answer["version"], answer["epoch"], answer["rows"])
+    return outcomes
+
+
+async def _append_one(connection: Connection, change: Change) -> list[asyncpg.Record]:
+    return await connection.fetch(
+        APPEND_SQL,
+        change.sid,
+        change.expected,
+        change.dek_id,
+        change.lease_epoch,
+        change.mark_delta,
+        change.journal,
+        change.recent,
+        *identity_columns(change.identity),
+        change.pre_key_top,
+    )
+
+
+async def _append_many(connection: Connection, changes: Sequence[Change]) -> list[asyncpg.Record]:
+    return await connection.fetch(
+        APPEND_MANY_SQL,
+        list(range(1, len(changes) + 1)),
+        [change.sid for change in changes],
+        [change.expected for change in changes],
+        [change.dek_id for change in changes],
+        [change.lease_epoch for change in changes],
+        [change.mark_delta for change in changes],
+        [change.journal for change in changes],
+        [change.recent for change in changes],
+        *zip(*(identity_columns(change.identity) for change in changes), strict=True),
+        [change.pre_key_top for change in changes],
+    )
+
+
+async def read_journal(connection: Connection, sid: UUID) -> tuple[SessionRow, list[JournalEntry]] | None:
+    """A session and its entries in one snapshot; None when there is none."""
+    records = await connection.fetch(JOURNAL_SQL, sid)
+    head = next((record for record in records if record["head"] is not None), None)
+    if head is None:
+        return None
+    found = [JournalEntry(record["version"], record["sealed"]) for record in records if record["head"] is None]
+    return nested_row(head["head"]), sorted(found, key=lambda entry: entry.version)
+
+
+async def find_waiting(connection: Connection, older_s: float) -> list[tuple[UUID, str]]:
+    """``(sid, tenant)`` of up to 100 sessions with an entry older than this."""
+    found = await connection.fetch(WAITING_SQL, older_s)
+    return [(UUID(bytes=record["sid"].bytes), record["tenant"]) for record in found]
+
+
+async def settle(connection: Connection, work: Settling, *, keyless: bool) -> int | None:
+    """Writes the rows, drops the entries: how many rows the session has now, None when nothing waits as it did.
+
+    ``keyless``: the session has no rows of keys yet, so that all that come are new.
+    """
+    fresh, rest = parted(work.rows, keyless=keyless)
+    if len(fresh) >= FRESH_FROM and not connection.is_in_transaction():
+        try:
+            return await _settle(connection, SETTLE_FRESH_SQL, work, rest, columns_to_insert(fresh))
+        except asyncpg.UniqueViolationError:
+            pass  # undone
+    return await _settle(connection, SETTLE_SQL, work, work.rows, ())
+
+
+async def _settle(
+    connection: Connection, text: str, work: Settling, rows: Sequence[SealedRow], fresh: Sequence[Any]
+) -> int | None:
+    settled: int | None = await connection.fetchval(
+        text,
+        work.sid,
+        work.settled,
+        work.dek_id,
+        work.count,
+        work.size,
+        work.mark_delta,
+        sum(row.sealed is not None for row in work.rows),
+        *columns_to_look(rows),
+        *fresh,
+    )
+    return settled

@@ -1,0 +1,163 @@
+"""Settling: what waits in a session's journal becomes rows, once for all commits that wait.
+
+Nobody waits for it: a commit is durable with its entry, and reads take rows and journal together. Sessions are settled one
+after the other, when they have been quiet for a moment or much waits; what a process that died left behind, by whoever
+looks next. Only a commit that must see or change rows, or finds the journal full, settles first.
+
+| what can happen | what follows |
+|---|---|
+| the process dies before the statement's answer | settled or not, whole: the same state either way |
+| another process settled or replaced the session meanwhile | nothing applied; the session is looked up anew |
+| an entry does not open | the session stays as it is; its reads say Corrupt, and so does a check |
+| the database is away | tried again, later |
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+from uuid import UUID
+
+from msgspec.structs import replace
+
+from service.errors import Unavailable
+from service.observe import get_logger, report
+from service.records import Head, SealedRow, Settling, Vacant
+from service.sql import journal as sql
+from service.sql.pool import Connection, Database
+from service.store.heads import Heads, Stand
+from service.store.journal import Pending, open_journal
+from service.vault import PRIME, SessionVault, weigh
+
+T = TypeVar("T")
+
+_QUIET_S: Final = 1.0
+_LONGEST_S: Final = 15.0
+_LEFT_BEHIND_S: Final = 60.0
+_LOOK_S: Final = 0.25
+_MUCH: Final = (128, 1 << 22)  # entries, bytes: settled at once
+_FULL: Final = (512, 1 << 24)  # beyond which a commit waits for it
+_SLICE: Final = 128
+"""Rows sealed before others have their turn."""
+
+_log = get_logger("authstore.settling")
+
+
+def is_full(head: Head) -> bool:
+    """So much waits that the next commit has to wait for it."""
+    return head.pending >= _FULL[0] or head.journal_bytes >= _FULL[1]
+
+
+class _Due:
+    """A session that waits: since when, and when it was written last."""
+
+    __slots__ = ("last", "much", "since", "tenant")
+
+    def __init__(self, tenant: str, now: float) -> None:
+        self.tenant = tenant
+        self.since = now
+        self.last = now
+        self.much = False
+
+    def is_due(self, now: float) -> bool:
+        return self.much or now - self.last >= _QUIET_S or now - self.since >= _LONGEST_S
+
+
+class Settler:
+    """Settles sessions: on demand, and by itself while `run` runs."""
+
+    def __init__(self, database: Database, heads: Heads) -> None:
+        self._database = database
+        self._heads = heads
+        self._due: dict[UUID, _Due] = {}
+
+    def note(self, tenant: str, head: Head) -> None:
+        """A commit went into the session's journal."""
+        now = asyncio.get_running_loop().time()
+        due = self._due.get(head.sid)
+        if due is None:
+            due = self._due[head.sid] = _Due(tenant, now)
+        due.last = now
+        due.much = head.pending >= _MUCH[0] or head.journal_bytes >= _MUCH[1]
+
+    async def run(self) -> None:
+        """Settles what is due, for as long as the process serves."""
+        clock = asyncio.get_running_loop().time
+        looked = clock() - _LEFT_BEHIND_S
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            for sid, due in list(self._due.items()):
+                if due.is_due(clock()):
+                    await self._quietly(self.settle_now(due.tenant, sid))
+            if clock() - looked >= _LEFT_BEHIND_S:
+                looked = clock()
+                await self._quietly(self._settle_left_behind())
+
+    async def settle_now(self, tenant: str, sid: UUID) -> None:
+        """All that waits of a session, in its turn. Nothing when there is no such session. Raises Corrupt, Unavailable."""
+        async with self._heads.line(sid):
+            self._due.pop(sid, None)
+            stand = self._heads.remembered(sid) or await self._heads.look(tenant, sid)
+            if not isinstance(stand, Vacant) and stand.head.pending:
+                await self.settle(stand)
+
+    async def settle_all(self) -> None:
+        """What is known to wait, now."""
+        for sid, due in list(self._due.items()):
+            await self.settle_now(due.tenant, sid)
+
+    async def settle(self, stand: Stand, connection: Connection | None = None) -> Stand | None:
+        """For who has the session's turn: the same session with nothing waiting; None when it has to be looked up anew.
+
+        With a connection, in its transaction.
+        """
+        head = stand.head
+        pending = self._heads.journals.of(head)
+        if pending is None:
+            found = await self._run(connection, lambda used: sql.read_journal(used, head.sid))
+            if found is None or found[0].head.version != head.version or found[0].head.pending != head.pending:
+                self._heads.forget(head.sid)
+                return None
+            pending = open_journal(head, stand.vault, found[1])
+        work = await _prepare(head, stand.vault, pending)
+        rows = await self._run(connection, lambda used: sql.settle(used, work, keyless=head.rows <= 1))
+        self._heads.journals.forget(head.sid)
+        if rows is None:
+            self._heads.forget(head.sid)
+            return None
+        head = replace(head, rows=rows, pending=0, journal_bytes=0)
+        self._heads.remember(head, stand.vault, stand.mask)
+        return replace(stand, head=head)
+
+    async def _run(self, connection: Connection | None, work: Callable[[Connection], Awaitable[T]]) -> T:
+        if connection is not None:
+            return await work(connection)
+        async with self._database.connection() as used:
+            return await work(used)
+
+    async def _settle_left_behind(self) -> None:
+        async with self._database.connection(patient=False) as connection:
+            waiting = await sql.find_waiting(connection, _LEFT_BEHIND_S)
+        for sid, tenant in waiting:
+            await self._quietly(self.settle_now(tenant, sid))
+
+    async def _quietly(self, work: Awaitable[None]) -> None:
+        """What fails is told, and does not keep other sessions from their turn."""
+        try:
+            await work
+        except Unavailable:
+            pass  # later
+        except Exception as error:
+            _log.exception("a session was not settled", exc=error)
+            report(error)
+
+
+async def _prepare(head: Head, vault: SessionVault, pending: Pending) -> Settling:
+    """The newest value of each key, sealed as a row."""
+    values = [(ktype, key_id, value) for (ktype, key_id), value in pending.values.items()]
+    rows: list[SealedRow] = []
+    for at in range(0, len(values), _SLICE):
+        rows += vault.seal_all(values[at : at + _SLICE])
+        await asyncio.sleep(0)
+    share = sum(weigh(row.weights, row.digest) for row in rows if row.sealed is not None)
+    delta = (share - pending.share) % PRIME
+    return Settling(head.sid, pending.settled, head.dek_id, pending.count, pending.size, delta, rows)
