@@ -70,7 +70,7 @@ async def test_the_first_keys_of_a_session_are_new_whatever_their_type(api: Api,
     session = fresh()
     await api.commit(session, {"creds": creds()})
     sent.clear()
-    body = {"creds": creds(nextPreKeyId=99), "keys": {"session": many(), "sender-key": many()}}
+    body = {"creds": creds(nextPreKeyId=99), "keys": {"session": many(count=15), "sender-key": many(count=15)}}
     await api.commit(session, body)
     await api.commit(session, body)
     assert sent == [True, False]

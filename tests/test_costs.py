@@ -13,7 +13,7 @@ import pytest
 from service.http import wire
 from service.http.raw_json import decode
 from service.sql import commit as commit_sql
-from service.sql import commit_one, pool, whole
+from service.sql import commit_one, journal, pool, whole
 from service.sql import keys as keys_sql
 from service.store import AuthStore, Caller
 from service.store.auth_store import StoreOptions
@@ -67,8 +67,29 @@ async def commit(counted: Counted, name: str, count: int = 1, **more: Any) -> No
 async def test_a_commit_is_one_statement_however_many_rows(counted: Counted):
     await commit(counted, "a")
     assert await counted.cost(commit(counted, "a", 1)) == [commit_one.COMMIT_SMALL_SQL]
-    for count in (2, 4, 812, 3002):
+    for count in (2, 4, 31):
         assert await counted.cost(commit(counted, "a", count)) == [commit_one.COMMIT_ONE_SQL], count
+    for count in (32, 812, 3002, 1):
+        assert await counted.cost(commit(counted, "a", count)) == [journal.APPEND_SQL], count
+    await counted.store.settle(ME, "a")
+    assert await counted.cost(commit(counted, "a", 1)) == [commit_one.COMMIT_SMALL_SQL]
+
+
+async def test_a_commit_too_large_for_the_journal_is_one_statement(counted: Counted):
+    await commit(counted, "a", 2)
+    large = [Row("session", b"user.%d" % n, b'"%s"' % (b"x" * 50_000)) for n in range(100)]
+    assert await counted.cost(counted.store.commit(ME, "a", CommitRequest(rows=large))) == [commit_one.COMMIT_ONE_SQL]
+
+
+async def test_what_waits_becomes_rows_in_one_statement(counted: Counted):
+    await commit(counted, "a", 2)
+    for stamp in range(3):
+        await counted.store.commit(ME, "a", CommitRequest(rows=rows(40, stamp)))
+    assert await counted.cost(counted.store.settle(ME, "a")) == [journal.SETTLE_SQL]
+    assert await counted.cost(counted.store.settle(ME, "a")) == []
+    new = [Row("pre-key", b"%d" % n, b'{"n":%d}' % n) for n in range(812)]
+    await counted.store.commit(ME, "a", CommitRequest(rows=new))
+    assert await counted.cost(counted.store.settle(ME, "a")) == [journal.SETTLE_FRESH_SQL]
 
 
 async def test_a_commit_with_creds_a_lease_and_deletions_is_one_statement(counted: Counted):
@@ -100,8 +121,8 @@ async def test_the_commonest_commits_have_a_statement_without_arrays(counted: Co
 
 async def test_many_new_rows_are_one_statement(counted: Counted):
     await counted.store.commit(ME, "a", CommitRequest(creds=b"{}"))
-    assert await counted.cost(commit(counted, "a", 812)) == [commit_one.COMMIT_FRESH_SQL], "the first keys of a session"
-    new = [Row("pre-key", b"%d" % n, b'{"n":%d}' % n) for n in range(812)]
+    assert await counted.cost(commit(counted, "a", 31)) == [commit_one.COMMIT_FRESH_SQL], "the first keys of a session"
+    new = [Row("pre-key", b"%d" % n, b'{"n":%d}' % n) for n in range(31)]
     assert await counted.cost(counted.store.commit(ME, "a", CommitRequest(rows=new))) == [commit_one.COMMIT_FRESH_SQL]
 
 
@@ -120,6 +141,8 @@ async def test_a_get_is_one_statement_however_many_ids(counted: Counted):
         asked = [("session", b"user.%d" % n) for n in range(count)]
         assert await counted.cost(counted.store.get(ME, "a", asked)) == [keys_sql.GET_SQL], count
     assert await counted.cost(counted.store.get(ME, "a", [("no-such-type", b"x")])) == [keys_sql.GET_SQL]
+    await commit(counted, "a", 100)
+    assert await counted.cost(counted.store.get(ME, "a", asked)) == [keys_sql.GET_SQL], "what waits is remembered"
 
 
 async def test_a_whole_state_is_one_statement(counted: Counted):
@@ -131,6 +154,8 @@ async def test_a_whole_state_is_one_statement(counted: Counted):
                 pass
 
     assert await counted.cost(load()) == [keys_sql.STATE_SQL]
+    await counted.store.settle(ME, "a")
+    assert await counted.cost(load()) == [keys_sql.STATE_SQL]
 
 
 async def test_what_waits_together_shares_statements(counted: Counted):
@@ -139,6 +164,11 @@ async def test_what_waits_together_shares_statements(counted: Counted):
         await commit(counted, name)
     sent = await counted.cost(*(commit(counted, name) for name in names))
     assert set(sent) == {commit_sql.COMMIT_SQL}
+    large = await counted.cost(*(commit(counted, name, 40) for name in names))
+    assert set(large) <= {journal.APPEND_SQL, journal.APPEND_MANY_SQL}
+    assert len(large) <= 8, len(large)
+    for name in names:
+        await counted.store.settle(ME, name)
     # The first goes alone on each lane that was idle; all that came meanwhile leaves with the next.
     assert len(sent) <= 8, len(sent)
     read = await counted.cost(*(counted.store.get(ME, name, [("session", b"user.0")]) for name in names))

@@ -15,7 +15,7 @@ import pytest
 from api import MASTER_KEY, creds, serve
 
 import service.sql
-from service.sql import commit, commit_one, keys, pool, schema, sessions, whole
+from service.sql import commit, commit_one, journal, keys, pool, schema, sessions, whole
 from service.store.auth_store import AuthStore, StoreOptions
 from service.vault import MasterKeys
 
@@ -117,6 +117,11 @@ TO_PLAN = {
     "COMMIT_FRESH_SQL": commit_one.COMMIT_FRESH_SQL,
     "COMMIT_SMALL_SQL": commit_one.COMMIT_SMALL_SQL,
     "COMMIT_MIRRORED_SQL": commit.COMMIT_MIRRORED_SQL,
+    "APPEND_SQL": journal.APPEND_SQL,
+    "APPEND_MANY_SQL": journal.APPEND_MANY_SQL,
+    "SETTLE_SQL": journal.SETTLE_SQL,
+    "SETTLE_FRESH_SQL": journal.SETTLE_FRESH_SQL,
+    "JOURNAL_SQL": journal.JOURNAL_SQL,
     "REPLACE_SQL": whole.REPLACE_SQL,
     "CREATE_SQL": whole.CREATE_SQL,
     "GET_SQL": keys.GET_SQL,
@@ -130,10 +135,14 @@ TO_PLAN = {
     "EXPIRED_SQL": sessions.EXPIRED_SQL,
     "PURGE_SQL": sessions.PURGE_SQL,
 }
-LARGE = {"sessions", "session_keys"}
+LARGE = {"sessions", "session_keys", "session_journal"}
 BY_KEY = {"Index Scan", "Index Only Scan"}
 BY_INDEX = {*BY_KEY, "Bitmap Heap Scan"}
 EACH_ROW_BY_KEY = {
+    "APPEND_SQL",
+    "APPEND_MANY_SQL",
+    "SETTLE_SQL",
+    "SETTLE_FRESH_SQL",
     "COMMIT_ONE_SQL",
     "COMMIT_FRESH_SQL",
     "COMMIT_SMALL_SQL",
@@ -160,6 +169,10 @@ async def fill(connection: Any, rows: int = ROWS) -> None:
         "INSERT INTO session_keys (sid, kh, ktype, d_hi, d_lo, sealed) SELECT s.sid, decode(lpad(to_hex(n), 48, '0'), 'hex'),"
         " 'session', 0, 0, decode(repeat('00', 100), 'hex') FROM sessions s,"
         " generate_series(1, CASE WHEN s.name = 's1' THEN 5000 ELSE 100 END) n"
+    )
+    await connection.execute(
+        "INSERT INTO session_journal (sid, version, sealed) SELECT s.sid, n, decode(repeat('00', 100), 'hex')"
+        " FROM sessions s, generate_series(1, 20) n WHERE s.name <> 's1'"
     )
 
 
@@ -232,7 +245,7 @@ async def test_a_state_is_read_with_its_session_first_however_large(opened: Any)
     sid = await opened.fetchval("SELECT sid FROM sessions WHERE name = 's1'")
     found = await keys.get_state(opened, UUID(bytes=sid.bytes))
     assert found is not None
-    assert (found[0].name, len(found[1])) == ("s1", 5000)
+    assert (found.row.name, found.entries, len(found.rows)) == ("s1", [], 5000)
 
 
 async def test_statements_work_without_prepared_statements_and_planner_settings(database_url: str):

@@ -173,10 +173,8 @@ class Commits:
             raise VersionMismatch
         dek_id, data_key = new_data_key()
         vault = SessionVault(tenant, sid.bytes, dek_id, data_key)
-        change = first_change(
-            sid, vacant, vault, work.rows(vault), work.identity(vault) or Identity(), _entry(work, vault)
-        )
-        change = replace(change, pre_key_top=_pre_keys(None, request).top)
+        identity, top = work.identity(vault) or Identity(), _pre_keys(None, request).top
+        change = first_change(sid, vacant, vault, work.rows(vault), identity, _entry(work, vault), top)
         wrapped = self._heads.masters.wrap(data_key, wrap_context(tenant, sid.bytes, dek_id))
         async with self._database.connection() as connection:
             made = await whole.create(connection, change, tenant=tenant, name=name, epoch=vacant.epoch, wrapped=wrapped)
@@ -199,7 +197,13 @@ class Commits:
 
 
 def first_change(
-    sid: UUID, vacant: Vacant, vault: SessionVault, rows: list[SealedRow], identity: Identity, entry: Recent | None
+    sid: UUID,
+    vacant: Vacant,
+    vault: SessionVault,
+    rows: list[SealedRow],
+    identity: Identity,
+    entry: Recent | None,
+    pre_key_top: int | None = NO_PRE_KEYS,
 ) -> Change:
     """The change that makes a session: with an entry (a commit) at version 1 after ``vacant``, without at its own."""
     version = vacant.version + (entry is not None)
@@ -207,7 +211,7 @@ def first_change(
     kept = [row for row in rows if row.sealed is not None]
     mask = vault.mask(bind(version, vault.dek_id, recent, identity))
     mark = (_weight(kept) + mask) % PRIME
-    return Change(sid, version, vault.dek_id, None, mark, kept, True, recent, identity, mask)
+    return Change(sid, version, vault.dek_id, None, mark, kept, True, recent, identity, mask, pre_key_top=pre_key_top)
 
 
 def _first_head(change: Change, epoch: int, wrapped: tuple[str, bytes]) -> Head:
@@ -224,6 +228,7 @@ def _first_head(change: Change, epoch: int, wrapped: tuple[str, bytes]) -> Head:
         recent=change.recent,
         identity=change.identity,
         deleted=False,
+        pre_key_top=change.pre_key_top,
     )
 
 

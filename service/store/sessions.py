@@ -116,7 +116,9 @@ class Sessions:
     async def delete(self, tenant: str, name: str, *, epoch: int | None, purge: bool) -> Removed:
         """Logout: gone at once, back within the window; ``purge`` leaves no window."""
         sid = session_uuid(tenant, name)
-        await self._settler.settle_now(tenant, sid)  # its rows are counted
+        stand = self._heads.remembered(sid)
+        if stand is not None and stand.head.pending:
+            await self._settler.settle_now(tenant, sid)  # its rows are counted
         async with self._database.connection() as connection:
             deleted = await sql.mark_deleted(connection, sid, epoch)
             self._heads.forget(sid)

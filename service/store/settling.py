@@ -14,6 +14,7 @@ looks next. Only a commit that must see or change rows, or finds the journal ful
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final, TypeVar
 from uuid import UUID
 
@@ -30,10 +31,10 @@ from service.vault import PRIME, SessionVault, weigh
 
 T = TypeVar("T")
 
-_QUIET_S: Final = 1.0
+_QUIET_S: Final = 0.25
 _LONGEST_S: Final = 15.0
 _LEFT_BEHIND_S: Final = 60.0
-_LOOK_S: Final = 0.25
+_LOOK_S: Final = 0.1
 _MUCH: Final = (128, 1 << 22)  # entries, bytes: settled at once
 _FULL: Final = (512, 1 << 24)  # beyond which a commit waits for it
 _SLICE: Final = 128
@@ -69,6 +70,7 @@ class Settler:
         self._database = database
         self._heads = heads
         self._due: dict[UUID, _Due] = {}
+        self._some = asyncio.Event()
 
     def note(self, tenant: str, head: Head) -> None:
         """A commit went into the session's journal."""
@@ -76,6 +78,7 @@ class Settler:
         due = self._due.get(head.sid)
         if due is None:
             due = self._due[head.sid] = _Due(tenant, now)
+            self._some.set()
         due.last = now
         due.much = head.pending >= _MUCH[0] or head.journal_bytes >= _MUCH[1]
 
@@ -84,13 +87,18 @@ class Settler:
         clock = asyncio.get_running_loop().time
         looked = clock() - _LEFT_BEHIND_S
         while True:
-            await asyncio.sleep(_LOOK_S)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._some.wait(), max(0, looked + _LEFT_BEHIND_S - clock()))
             for sid, due in list(self._due.items()):
                 if due.is_due(clock()):
                     await self._quietly(self.settle_now(due.tenant, sid))
             if clock() - looked >= _LEFT_BEHIND_S:
                 looked = clock()
                 await self._quietly(self._settle_left_behind())
+            if not self._due:
+                self._some.clear()
+            else:
+                await asyncio.sleep(_LOOK_S)
 
     async def settle_now(self, tenant: str, sid: UUID) -> None:
         """All that waits of a session, in its turn. Nothing when there is no such session. Raises Corrupt, Unavailable."""
