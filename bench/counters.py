@@ -12,8 +12,9 @@ from bench.servers.service import Service
 from bench.sql import Sql
 
 _STATEMENTS: Final = """
-SELECT coalesce(sum(s.calls) FILTER (WHERE s.query NOT LIKE '%FROM mirror_entries e JOIN sessions%'), 0)::bigint
-           AS statements,
+SELECT coalesce(sum(s.calls) FILTER (WHERE s.query NOT LIKE '%FROM mirror_entries e JOIN sessions%'
+                                       AND s.query NOT LIKE '%FROM session_journal j JOIN sessions%'
+                                       AND s.query NOT LIKE '%AS afterwork%'), 0)::bigint AS statements,
        coalesce(sum(s.wal_fpi), 0)::bigint AS full_pages,
        (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint AS wal_bytes
 FROM pg_stat_statements s JOIN pg_database d ON d.oid = s.dbid WHERE d.datname = $1
@@ -31,18 +32,18 @@ class Reader(Protocol):
 class Statements:
     """Statements of one database, and the whole server's WAL: nothing else may run beside what is counted.
 
-    Our service's look for what waits for a mirror runs by the clock and is not an operation's.
+    Our service's looks for what waits for a mirror, or was left in a journal, run by the clock and are not an operation's.
     """
 
     def __init__(self, sql: Sql, database: str, url: str) -> None:
         self.sql = sql
         self.database = database
-        self._url = url
+        self.url = url
 
     @contextmanager
     def inside(self) -> Iterator[Sql]:
         """A connection to the database itself."""
-        sql = Sql(self._url)
+        sql = Sql(self.url)
         try:
             yield sql
         finally:

@@ -7,8 +7,9 @@
 | edge | what that takes longer through aiohttp, by a server that waits for its database meanwhile |
 | service | the body read, judged, sealed (or opened and proven), warm and without an edge |
 | database | the statement with its fsync, over the driver |
+| rows, later | what has become of a large commit when it is answered: service and database, until it is rows |
 
-Together they are a service whose own edge, queue and client cost nothing.
+But for the last, together they are a service whose own edge, queue and client cost nothing.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from bench.worker import Worker
 _PARTS: Final = Path(__file__).parent / "node" / "parts.mjs"
 # Operations a round.
 _COUNTS: Final = {"w2": 150, "w3": 4, "w4": 100, "w5": 6, "w6": 3, "w7": 150, "w9": 4}
+_LARGE: Final = {"w3", "w5", "w6"}
 _SMALL: Final = 40  # bytes of a commit's answer, or of a lease's
 _LEASE: Final = 120  # bytes that ask for one
 
@@ -89,14 +91,14 @@ def measure(folder: Path, say: Say, *, rounds: int = 5, tiny: bool = False) -> d
             for workload, n in counts.items():
                 bodies = _bodies(workload, texts)
                 found = {
-                    **{c.name: _run(worker, c.name, workload, n) for c in start.contestants},
+                    **{c.name: _run(worker, c, workload, n) for c in start.contestants},
                     "codec": parts.ask("codec", workload=workload, n=n)["took"],
                     "hop": _hops(parts, bare.url, bodies, n),
                     "framework": _hops(parts, framework.url, bodies, n),
                     "asked": [len(bodies) * took for took in loop.run(inside.nothing(n))],
                 }
                 spent = loop.run(inside.time(workload, n))
-                found |= {"service": [s.service for s in spent], "database": [s.database for s in spent]}
+                found |= {part: [getattr(each, part) for each in spent] for part in ("service", "database", "later")}
                 for part, took in found.items():
                     timed[workload].setdefault(part, []).extend(took if number else [])
         loop.run(inside.close())
@@ -122,8 +124,8 @@ def markdown(results: Mapping[str, Any]) -> str:
 def _table(results: Mapping[str, Mapping[str, float]]) -> str:
     """A workload a line, in ms, and as multiples of `direct`."""
     lines = [
-        "| | `direct` | goal | codec | hop | edge | service | database | these together | ours |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| | `direct` | goal | codec | hop | edge | service | database | these together | ours | rows, later |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for workload, of in results.items():
         direct, bound = of[DIRECT], _bound(workload)
@@ -135,6 +137,7 @@ def _table(results: Mapping[str, Mapping[str, float]]) -> str:
             *(_ms(part) for part in parts),
             f"**{_ms(sum(parts))} ({sum(parts) / direct:.2f}×)**",
             f"{_ms(of[OURS])} ({of[OURS] / direct:.2f}×)",
+            _ms(of["later"]) if workload in _LARGE else "",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -161,10 +164,12 @@ def _database(contestants: Sequence[Contestant], name: str) -> str:
     return str(direct.settings["url"]).replace(f"/{DIRECT}?", f"/{name}?")
 
 
-def _run(worker: Worker, store: str, workload: str, n: int) -> list[float]:
-    worker.ask("prepare", store=store, workload=workload, n=n)
+def _run(worker: Worker, contestant: Contestant, workload: str, n: int) -> list[float]:
+    worker.ask("prepare", store=contestant.name, workload=workload, n=n)
+    contestant.wait()
     took: list[float] = worker.ask("run")["took"]
     worker.ask("finish")
+    contestant.wait()
     return took
 
 

@@ -37,10 +37,11 @@ _AT_THE_DATABASE: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """Of one operation, in ms."""
+    """Of one operation, in ms. ``later``: until what it left in the journal has become rows."""
 
     service: float
     database: float
+    later: float = 0.0
 
 
 Texts = Mapping[str, Any]
@@ -78,15 +79,23 @@ class Inside:
         self._patches.close()
 
     async def time(self, workload: str, n: int) -> list[Spent]:
-        """``n`` operations, one after the other; what they need is made before."""
+        """``n`` operations, one after the other; what they need is made before, and is rows."""
         operation = await getattr(self, f"_{workload}")(n)
+        await self._settle()
         spent = []
         for i in range(n):
             self._database_s, began = 0.0, time.perf_counter()
             await operation(i)
             took = time.perf_counter() - began
-            spent.append(Spent((took - self._database_s) * 1000, self._database_s * 1000))
+            at_the_database = self._database_s
+            later = await self._settle()
+            spent.append(Spent((took - at_the_database) * 1000, at_the_database * 1000, later * 1000))
         return spent
+
+    async def _settle(self) -> float:
+        began = time.perf_counter()
+        await self._store.settler.settle_all()
+        return time.perf_counter() - began
 
     async def nothing(self, n: int) -> list[float]:
         """A question to the database that asks for nothing, ``n`` times, in ms."""

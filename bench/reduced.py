@@ -5,8 +5,8 @@ The thing is replaced in this process alone, then the service's own command line
 | taken out | what is there instead |
 |---|---|
 | `sealing` | what AES-256-GCM would encrypt is copied, the tag is zeros; nonce and associated data are made as ever |
-| `fencing` | a commit is one plain statement that puts and deletes rows: nobody reads or writes the session's row, so that \
-neither lease nor version, guard, mark and remembered keys are checked or moved; digests, weights, masks and the request's \
+| `fencing` | every commit is one plain statement that puts and deletes rows: nobody reads or writes the session's row, so \
+that neither lease nor version, guard, mark and remembered keys are checked or moved; digests, weights, masks and the request's \
 fingerprint are constants |
 
 Without fencing a session must be open in one client alone, and cannot be opened again: its row still says that it is empty.
@@ -14,7 +14,7 @@ Without fencing a session must be open in one client alone, and cannot be opened
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from service import __main__ as command
@@ -25,6 +25,7 @@ from service.sql.pool import Connection
 from service.store import auth_store, commits
 
 _TAG: Final = bytes(16)
+_NEVER: Final = 1 << 30
 
 # Digests have columns that want a value.
 _ROWS_SQL: Final = """
@@ -72,7 +73,7 @@ def _columns(rows: Sequence[Sequence[Any]], count: int) -> list[list[Any]]:
 class _Replaced(NamedTuple):
     holder: object
     name: str
-    by: Callable[..., object]
+    by: object
 
 
 _WITHOUT: Final[Mapping[str, Sequence[_Replaced]]] = {
@@ -85,7 +86,7 @@ _WITHOUT: Final[Mapping[str, Sequence[_Replaced]]] = {
         _Replaced(vault.SessionVault, "mask", lambda *_: 0),
         _Replaced(vault.SessionVault, "fingerprint", lambda *_: bytes(8)),
         # What only they are made from.
-        _Replaced(commits, "_meaning", lambda *_: b""),
+        _Replaced(commits, "_JOURNAL_FROM", _NEVER),
         _Replaced(commits, "_weight", lambda _: 0),
         _Replaced(commits, "bind", lambda *_: b""),
         _Replaced(records, "bind", lambda *_: b""),

@@ -153,7 +153,8 @@ def _costs(results: Mapping[str, Any]) -> str:
         if any(cells):
             rows.append([store["label"], *cells])
     legend = (
-        "r: HTTP requests, s: SQL statements, c: Redis commands, and kB of WAL. None of this depends on the machine."
+        "r: HTTP requests, s: SQL statements, c: Redis commands, and kB of WAL. None of this depends on the machine. "
+        "Later: what becomes rows when the commit has long been answered and is durable."
     )
     return f"{_table(rows)}\n\n{legend}"
 
@@ -163,6 +164,9 @@ def _cost_cell(cost: Mapping[str, float]) -> str:
     said = [f"{_short(cost[name])} {unit}" for name, unit in units if name in cost]
     if "wal_bytes" in cost:
         said.append(f"{_short(cost['wal_bytes'] / 1000)} kB")
+    if "later_statements" in cost:
+        later = f"{_short(cost['later_statements'])} s · {_short(cost.get('later_wal_bytes', 0) / 1000)} kB"
+        said.append(f"<sub>later {later}</sub>")
     return " · ".join(said)
 
 

@@ -115,7 +115,8 @@ def _rows(folder: Path, start: Field, sizes: Sizes, say: Say) -> dict[str, Any]:
                 worker.ask("load", store=name, sessions=more, keys=_KEYS)
                 levels[str(rows)] = _settled(start, name)
                 levels[str(rows)] |= {
-                    workload: _p50(worker, name, workload, sizes.share * n) for workload, n in BY_ROWS.items()
+                    workload: _p50(worker, _named(start, name), workload, sizes.share * n)
+                    for workload, n in BY_ROWS.items()
                 }
     return found
 
@@ -131,7 +132,7 @@ def _sessions(folder: Path, start: Field, sizes: Sizes, say: Say) -> dict[str, A
                 say(f"{count} sessions at once: {name}")
                 each = max(4, sizes.received // count)
                 for _ in range(2):  # the first time warms up
-                    part = _slice(worker, name, "w8", each, crowd=count, budgetMs=3000)
+                    part = _slice(worker, _named(start, name), "w8", each, crowd=count, budgetMs=3000)
                 took = sorted(part.took)
                 found[name][str(count)] = {
                     "per_second": round(len(took) / part.seconds, 1),
@@ -149,7 +150,8 @@ def _keys(folder: Path, start: Field, sizes: Sizes, say: Say) -> dict[str, Any]:
                 say(f"a session of {count} keys: {name}")
                 worker.ask("fill", store=name, keys=count)
                 levels[str(count)] = {
-                    workload: _p50(worker, name, workload, sizes.share * n) for workload, n in BY_SIZE.items()
+                    workload: _p50(worker, _named(start, name), workload, sizes.share * n)
+                    for workload, n in BY_SIZE.items()
                 }
     return found
 
@@ -164,6 +166,7 @@ def _memory(folder: Path, start: Field, sizes: Sizes, say: Say) -> dict[str, Any
             worker.ask("open", store=OURS, sessions=2, keys=keys)  # code and connections, not sessions
             node, ours = _used(worker), service.memory()
             worker.ask("open", store=OURS, sessions=count, keys=keys)
+            _named(start, OURS).wait()
             opened = service.memory()
             found[label] = {
                 "keys": keys,
@@ -182,6 +185,7 @@ def _time(folder: Path, start: Field, sizes: Sizes, say: Say) -> dict[str, Any]:
     with _working(folder, start, (OURS,)) as worker:
         worker.ask("fill", store=OURS, crowd=crowd)
         worker.ask("fillCrowd", store=OURS, crowd=crowd)
+        _named(start, OURS).wait()
         before = _size(start, OURS)
         seconds = 60 * sizes.minutes
         say(f"{sizes.minutes} minutes of session updates")
@@ -203,16 +207,18 @@ def _time(folder: Path, start: Field, sizes: Sizes, say: Say) -> dict[str, Any]:
 _RUN: Final = {"rows": _rows, "sessions": _sessions, "sizes": _keys, "memory": _memory, "time": _time}
 
 
-def _slice(worker: Worker, name: str, workload: str, n: int, crowd: int = 32, **limits: float) -> Slice:
-    worker.ask("prepare", store=name, workload=workload, n=n, crowd=crowd)
+def _slice(worker: Worker, of: Contestant, workload: str, n: int, crowd: int = 32, **limits: float) -> Slice:
+    worker.ask("prepare", store=of.name, workload=workload, n=n, crowd=crowd)
+    of.wait()
     answer = worker.ask("run", **limits)
     worker.ask("finish")
+    of.wait()
     return Slice(answer["took"], answer["seconds"])
 
 
-def _p50(worker: Worker, name: str, workload: str, operations: float) -> float:
-    _slice(worker, name, workload, max(1, int(operations / 10)))
-    part = _slice(worker, name, workload, max(1, int(operations)), budgetMs=4000, least=2)
+def _p50(worker: Worker, of: Contestant, workload: str, operations: float) -> float:
+    _slice(worker, of, workload, max(1, int(operations / 10)))
+    part = _slice(worker, of, workload, max(1, int(operations)), budgetMs=4000, least=2)
     return round(statistics.median(part.took), 4)
 
 
@@ -223,6 +229,7 @@ def _used(worker: Worker) -> int:
 
 def _settled(start: Field, name: str) -> dict[str, float]:
     """Bytes a key, after the housekeeping that autovacuum does when left in peace."""
+    _named(start, name).wait()
     with _inside(start, name) as sql:
         sql.run(f"VACUUM ANALYZE {_TABLES[name]}")
         sql.run("CHECKPOINT")  # so that the disk is at rest
@@ -232,6 +239,7 @@ def _settled(start: Field, name: str) -> dict[str, float]:
 
 
 def _count(start: Field, name: str) -> int:
+    _named(start, name).wait()
     with _inside(start, name) as sql:
         return int(sql.row(f"SELECT count(*) AS n FROM {_TABLES[name]}")["n"])
 

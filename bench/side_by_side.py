@@ -121,8 +121,16 @@ class Race:
                 after = counters.read_all(contestant.counters)
                 self._worker.ask("finish")
                 costs[contestant.name][workload] = counters.per_operation(before, after, len(took))
+                if contestant.afterwork is not None:
+                    costs[contestant.name][workload] |= self._later(contestant, after, len(took))
         counters.switch(self._field.servers, on=False)
         return costs
+
+    def _later(self, contestant: Contestant, answered: Mapping[str, int], operations: int) -> dict[str, float]:
+        """What follows when all is answered: of large commits, their rows."""
+        contestant.wait()
+        found = counters.per_operation(answered, counters.read_all(contestant.counters), operations)
+        return {f"later_{name}": found[name] for name in ("statements", "wal_bytes") if found.get(name, 0) > 0}
 
     def _race(self, workload: str, place: int) -> dict[str, list[Slice]]:
         share = self._shares[workload]
@@ -136,11 +144,13 @@ class Race:
 
     def _prepared(self, contestant: Contestant, workload: str, n: int) -> Callable[..., Slice]:
         self._worker.ask("prepare", store=contestant.name, workload=workload, n=n, crowd=CROWD)
+        contestant.wait()
 
         def run(*, finish: bool = True, **limits: Any) -> Slice:
             answer = self._worker.ask("run", **limits)
             if finish:
                 self._worker.ask("finish")
+                contestant.wait()
             return Slice(answer["took"], answer["seconds"])
 
         return run

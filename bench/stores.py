@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from bench.afterwork import Afterwork
 from bench.counters import Commands, Questions, Reader, Requests, Statements
 from bench.servers import Missing
 from bench.servers.mariadb import MariaDb
@@ -32,6 +33,12 @@ class Contestant:
     settings: dict[str, Any] = field(repr=False)
     durable: str
     counters: Sequence[Reader] = ()
+    afterwork: Afterwork | None = None
+
+    def wait(self) -> None:
+        """Until nothing is left to do of what it has answered."""
+        if self.afterwork is not None:
+            self.afterwork.wait()
 
     @property
     def statements(self) -> Statements | None:
@@ -155,9 +162,9 @@ class _Builder:
             self._add_client(OURS, "**ours**", one, counters)
             self._add_client("ours-no-memory", "ours, no memory", one, counters, {"memoryBytes": 0})
             settings = {"url": f"unix:{one.socket}", "token": one.token}
-            self._add("ours-socket", "ours, unix socket", "client", settings, _UNPROVEN, counters)
+            self._add_ours("ours-socket", "ours, unix socket", "client", settings, counters)
             settings = {"url": one.url, "token": one.token}
-            self._add("ours-bare", "ours, bare HTTP, no client", "bare-http", settings, _UNPROVEN, counters)
+            self._add_ours("ours-bare", "ours, bare HTTP, no client", "bare-http", settings, counters)
         if self._wants("ours-workers"):
             url = self._postgres.database("ours-workers")
             two = self._serve("ours-workers", url, workers=2)
@@ -172,7 +179,13 @@ class _Builder:
         self, name: str, label: str, service: Service, counters: Sequence[Reader], options: dict[str, Any] | None = None
     ) -> None:
         settings = {"url": service.url, "token": service.token, "options": options or {}}
-        self._add(name, label, "client", settings, _UNPROVEN, counters)
+        self._add_ours(name, label, "client", settings, counters)
+
+    def _add_ours(self, name: str, label: str, kind: str, settings: dict[str, Any], counters: Sequence[Reader]) -> None:
+        statements = next(counter for counter in counters if isinstance(counter, Statements))
+        afterwork = Afterwork(statements)
+        self._stack.callback(afterwork.close)
+        self._add(name, label, kind, settings, _UNPROVEN, counters, afterwork)
 
     def _add_on_postgres(
         self, name: str, label: str, kind: str, settings: dict[str, Any], more: Sequence[Reader] = ()
@@ -183,10 +196,17 @@ class _Builder:
             self._add(name, label, kind, {"url": url, **settings}, _UNPROVEN, counters)
 
     def _add(
-        self, name: str, label: str, kind: str, settings: dict[str, Any], durable: str, counters: Sequence[Reader] = ()
+        self,
+        name: str,
+        label: str,
+        kind: str,
+        settings: dict[str, Any],
+        durable: str,
+        counters: Sequence[Reader] = (),
+        afterwork: Afterwork | None = None,
     ) -> None:
         if self._wants(name):
-            self.field.contestants.append(Contestant(name, label, kind, settings, durable, counters))
+            self.field.contestants.append(Contestant(name, label, kind, settings, durable, counters, afterwork))
 
     def _serve(self, name: str, url: str | None, *, workers: int = 1) -> Service:
         service = self._stack.enter_context(Service(self._room(name), url, workers=workers))

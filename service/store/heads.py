@@ -115,7 +115,9 @@ class Heads:
             self._stands.popitem(last=False)
 
     def forget(self, sid: UUID) -> None:
+        """Also its journal: what was remembered of it may not have become durable."""
         self._stands.pop(sid, None)
+        self.journals.forget(sid)
 
     def line(self, sid: UUID) -> Line:
         """One commit of a session at a time, first come, first served."""
