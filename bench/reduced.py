@@ -6,8 +6,8 @@ The thing is replaced in this process alone, then the service's own command line
 |---|---|
 | `sealing` | what AES-256-GCM would encrypt is copied, the tag is zeros; nonce and associated data are made as ever |
 | `fencing` | every commit is one plain statement that puts and deletes rows: nobody reads or writes the session's row, so \
-that neither lease nor version, guard, mark and remembered keys are checked or moved; digests, weights, masks and the request's \
-fingerprint are constants |
+that neither lease nor version, guard, mark and remembered keys are checked or moved; digests, weights, masks and the \
+request's fingerprint are constants |
 
 Without fencing a session must be open in one client alone, and cannot be opened again: its row still says that it is empty.
 """
