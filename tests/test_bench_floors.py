@@ -37,7 +37,7 @@ def test_it_runs_from_end_to_end(tmp_path: Path) -> None:
     results = json.loads((tmp_path / "floors.json").read_text())
     assert set(results["parts"]) == MEASURED
     for workload, found in results["parts"].items():
-        assert set(found) == {"direct", "ours", "codec", "hop", "edge", "service", "database"}
+        assert set(found) == {"direct", "ours", "codec", "hop", "edge", "service", "database", "later"}
         assert min(value for part, value in found.items() if part != "edge") > 0, workload
     assert set(results["budgets"]["arms"]) == set(ARMS)
     table = (tmp_path / "floors.md").read_text()

@@ -54,7 +54,7 @@ async def test_lost_answers_of_commits_are_found_again(tmp_path: Path, proxy: tu
     between, url = proxy
     async with _serving(_service(tmp_path, url)) as service:
         between.loss = 0.4
-        done = await run(service, Plan(_SEED, kills=0, acks=1000))
+        done = await run(service, Plan(_SEED, kills=0, acks=2000))
         between.loss = 0
     print(*done.lines(), between.losses, sep="\n")
     # Nothing lost, nothing twice, and no writer that knew its version was ever told that it did not.
