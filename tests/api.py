@@ -162,7 +162,9 @@ class Api:
 
     async def settle(self) -> None:
         """Makes rows of all that waits in journals, whoever put it there: later it could happen at any moment."""
-        for found in await self.sql("SELECT DISTINCT s.tenant, s.sid FROM session_journal j JOIN sessions s USING (sid)"):
+        for found in await self.sql(
+            "SELECT DISTINCT s.tenant, s.sid FROM session_journal j JOIN sessions s USING (sid)"
+        ):
             await self.store.settler.settle_now(found["tenant"], UUID(bytes=found["sid"].bytes))
 
     async def dump(self) -> str:

@@ -7,7 +7,7 @@ Such escapes are therefore replaced by an unguessable marker before decoding and
 
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -38,6 +38,14 @@ class Decoded(Generic[T]):
     def text(self, raw: msgspec.Raw) -> bytes:
         """The bytes that were sent."""
         return bytes(raw) if self._raw is None else self._raw.sub(rb"\\u\1", bytes(raw))
+
+    def texts(self, raws: Iterable[msgspec.Raw]) -> list[bytes]:
+        """`text` of many."""
+        return list(map(bytes if self._raw is None else self.text, raws))
+
+    def names(self, names: Iterable[str]) -> Iterable[str]:
+        """`name` of many."""
+        return names if self._name is None else map(self.name, names)
 
     def name(self, name: str) -> str:
         """The name that was sent; a lone surrogate in it is one again, for the grammar to refuse."""

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from protocol.errors import BadName
-from protocol.types import check_id, check_session_name, check_type
+from protocol.types import check_id, check_ids, check_session_name, check_type
 from service.errors import BadInput
 from service.http.raw_json import BadBody, Decoded, decode, is_object, quoted
 from service.integrity import Report
@@ -320,13 +320,12 @@ def _object(decoded: Decoded[Any], raw: Raw) -> bytes:
 
 
 def _rows(decoded: Decoded[Any], keys: Keys) -> list[Row]:
-    rows = []
+    rows: list[Row] = []
     try:
         for ktype, members in keys.items():
             check_type(decoded.name(ktype))
-            for key_id, raw in members.items():
-                value = decoded.text(raw)
-                rows.append(Row(ktype, check_id(decoded.name(key_id)), None if value == _NULL else value))
+            ids, values = check_ids(decoded.names(members)), decoded.texts(members.values())
+            rows += [Row(ktype, i, None if value == _NULL else value) for i, value in zip(ids, values, strict=True)]
     except BadName as error:
         raise BadInput(str(error), pointer="/keys") from None
     return rows

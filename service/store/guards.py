@@ -4,6 +4,7 @@ Sources: a fresh identity over a paired one is how every other store loses sessi
 counters make Baileys issue pre-key ids again (`Bad MAC` at peers who hold the old bundle).
 """
 
+import re
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
@@ -14,7 +15,8 @@ from service.records import Identity
 from service.store.request import Row
 
 NO_PRE_KEYS: Final = -1
-_DIGITS: Final = 15  # of a number far below 2^63 that nobody's counter reaches
+_PLAIN: Final = re.compile(rb"(?:(?:0|[1-9][0-9]{0,14})\0)+")
+"""Ids that are numbers as Baileys writes them, far below 2^63, each with a NUL behind it, which no id holds."""
 
 
 def judge(old: Identity, new: Identity, *, has_keys: bool) -> None:
@@ -45,11 +47,7 @@ def pre_keys_after(top: int | None, rows: Iterable[Row]) -> PreKeys:
     put = [row.key_id for row in rows if row.ktype == PRE_KEY and row.value is not None]
     if not put:
         return PreKeys(top, new=True)
-    if top is None or not all(map(_is_plain, put)):
+    if top is None or not _PLAIN.fullmatch(b"\0".join(put) + b"\0"):
         return PreKeys(None, new=False)
     numbers = [int(key_id) for key_id in put]
     return PreKeys(max(top, *numbers), min(numbers) > top)
-
-
-def _is_plain(key_id: bytes) -> bool:
-    return key_id.isdigit() and len(key_id) <= _DIGITS and (key_id[:1] != b"0" or key_id == b"0")
