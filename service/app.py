@@ -70,13 +70,15 @@ async def _life(app: web.Application) -> AsyncIterator[None]:
         except Unavailable:
             _log.warning("the database is away, waiting for it")
             stack.push_async_callback(end, asyncio.create_task(_reopen(store)))
+        else:
+            stack.push_async_callback(end, asyncio.create_task(store.settler.run()))
         stack.push_async_callback(end, asyncio.create_task(_keep_house(store, app[METRICS])))
         stack.push_async_callback(end, asyncio.create_task(Worker(store).run()))
-        stack.push_async_callback(end, asyncio.create_task(_settle(store)))
         yield
 
 
 async def _reopen(store: AuthStore) -> None:
+    """Waits for the database, and then does what a store that could open at once does from the start."""
     while not store.is_open:
         await asyncio.sleep(_REOPEN_S)
         try:
@@ -93,11 +95,6 @@ async def _reopen(store: AuthStore) -> None:
             signal.raise_signal(signal.SIGTERM)
             return
     _log.info("the database is there")
-
-
-async def _settle(store: AuthStore) -> None:
-    while not store.is_open:
-        await asyncio.sleep(_REOPEN_S)
     await store.settler.run()
 
 

@@ -8,10 +8,13 @@ method is one transaction, except that a session met for the first time is looke
 | `auth_store.py` | `AuthStore`: the caller's check, then the right room |
 | `caller.py` | who asks: tenant and scope |
 | `heads.py` | what is remembered of a session between commits, and who is next to commit |
+| `request.py` | a commit as it was asked for, and what is made of it once |
 | `commits.py` | a commit from request to answer: judge, seal, apply, or say why not |
-| `entries.py`, `mirrors.py` | commits kept for another store until it has them; where a session came from |
 | `guards.py` | the refusals that protect an identity |
-| `reads.py` | opening rows: gets, pages, whole states proven by their mark |
+| `entries.py` | a commit as one text: how a journal and a mirror keep it |
+| `journal.py`, `settling.py` | large commits that wait to become rows: what they say of the session, and how they do |
+| `mirrors.py` | commits kept for another store until it has them; where a session came from |
+| `reads.py` | opening rows and what waits above them: gets, pages, whole states proven by their mark |
 | `sessions.py` | summaries, leases, deletion and the way back |
 | `keyring.py` | master keys against the database: start check, rotation |
 | `tokens.py` | bearer tokens: made, found, revoked |
