@@ -85,6 +85,7 @@ _WITHOUT: Final[Mapping[str, Sequence[_Replaced]]] = {
         _Replaced(vault.SessionVault, "weights", lambda _, khs: [(0, 0)] * len(khs)),
         _Replaced(vault.SessionVault, "mask", lambda *_: 0),
         _Replaced(vault.SessionVault, "fingerprint", lambda *_: bytes(8)),
+        _Replaced(vault.SessionVault, "fingerprint_of_rows", lambda *_: bytes(8)),
         # What only they are made from.
         _Replaced(commits, "_JOURNAL_FROM", _NEVER),
         _Replaced(commits, "_weight", lambda _: 0),

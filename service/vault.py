@@ -3,7 +3,7 @@
 Keys::
 
     master key (32 bytes, file or environment) ── wraps ──> data key (32 bytes, one per session)
-    data key ── HKDF-SHA256 ──> seal, find, digest, weight, mask      (one purpose each)
+    data key ── HKDF-SHA256 ──> seal, find, digest, weight, mask, request      (one purpose each)
 
 A stored row::
 
@@ -63,6 +63,7 @@ _HEADER_BYTES: Final = _HEADER.size
 _SEALED_AT: Final = _HEADER_BYTES + _NONCE_BYTES
 _WORDS: Final = struct.Struct(">2Q")
 _GCM_TAG_BYTES: Final = 16
+_FINGERPRINT_BYTES: Final = 8
 _JOURNAL: Final = b"journal\0"  # with a version: a block as long as those of rows, which are keyed hashes
 _TYPES_REMEMBERED: Final = 64  # a bound, so that made-up types cannot grow a vault
 _CHECK_TEXT: Final = b"authstore master key"
@@ -146,6 +147,7 @@ class SessionVault:
 
     __slots__ = (
         "_aad",
+        "_asked",
         "_digest_key",
         "_digester",
         "_find_key",
@@ -158,11 +160,12 @@ class SessionVault:
     )
 
     def __init__(self, tenant: str, sid: bytes, dek_id: int, data_key: bytes) -> None:
-        keys = HKDF(SHA256(), 5 * KEY_BYTES, salt=None, info=b"authstore session keys 1").derive(data_key)
-        seal, self._find_key, self._digest_key, weight, self._mask_key = (
+        keys = HKDF(SHA256(), 6 * KEY_BYTES, salt=None, info=b"authstore session keys 1").derive(data_key)
+        seal, self._find_key, self._digest_key, weight, self._mask_key, asked = (
             keys[at : at + KEY_BYTES] for at in range(0, len(keys), KEY_BYTES)
         )
         self._seal = AESGCM(seal)
+        self._asked = AESGCM(asked)
         # ECB over 16-byte blocks that are themselves keyed hashes is AES used as a pseudo-random function: one call weighs
         # all rows of a batch. Nothing is encrypted with it, and without chaining one context serves every call.
         self._weigh = Cipher(algorithms.AES(weight), modes.ECB()).encryptor()  # noqa: S305
@@ -281,8 +284,15 @@ class SessionVault:
         """A keyed hash (16 bytes) of the identity key: tells "the same" from "another" without holding it."""
         return hashlib.blake2b(public_key, key=self._digest_key, digest_size=16, person=b"identity").digest()
 
-    def fingerprint(self, meaning: bytes) -> bytes:
-        """A keyed hash (8 bytes) of a request's meaning: tells a replay from a reused Idempotency-Key."""
+    def fingerprint(self, key: bytes, meaning: bytes) -> bytes:
+        """What tells a replay from a reused Idempotency-Key (``key``, 16 bytes): 8 bytes of a GMAC of a request's meaning.
+
+        Each key is its own nonce: two meanings under one are the very thing that is refused, and only the first is kept.
+        """
+        return self._asked.encrypt(key, b"", meaning)[:_FINGERPRINT_BYTES]
+
+    def fingerprint_of_rows(self, meaning: bytes) -> bytes:
+        """The same as releases before made it, of digests: a keyed hash."""
         return hashlib.blake2b(meaning, key=self._digest_key, digest_size=8, person=b"request").digest()
 
     def _purpose(self, purpose: str) -> bytes:

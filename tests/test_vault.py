@@ -91,7 +91,9 @@ def test_the_stored_form_stays(vault: SessionVault):
     assert vault.weights([vault.find("session", b"a")]) == [(2124901504012732838, 851625916397971090)]
     assert vault.mask(bind(7, NUMBER, b"", Identity())) == 2186895416136748593
     assert vault.tag_identity(bytes(32)).hex() == "29bf6f326c14a4d1851897d5fdc3d619"
-    assert vault.fingerprint(b"ab").hex() == "41aab4f243274b38"
+    assert vault.fingerprint_of_rows(b"ab").hex() == "41aab4f243274b38"
+    assert vault.fingerprint(bytes(16), b"ab").hex() == "b3b1f34821541897"
+    assert vault.weigh_entry(3, bytes(range(34))) == 4293008042358775756507554302124911586
     assert wrap_context(TENANT, SID, NUMBER) == b"authstore data key 1\0tenant\0" + SID + b"\x01\x02\x03\x04"
     assert (
         MasterKeys([KEY]).current

@@ -77,7 +77,8 @@ class Work:
 
     def fingerprint(self, vault: SessionVault) -> bytes:
         """Of the commit's meaning: its text, and what it may override."""
-        return vault.fingerprint(self._flags() + self.entry)
+        assert self.request.key is not None  # noqa: S101 - commit() gave one
+        return vault.fingerprint(self.request.key.bytes, self._flags() + self.entry)
 
     def is_known_by(self, fingerprint: bytes, vault: SessionVault) -> bool:
         """Whether a remembered commit was this one."""
@@ -86,7 +87,7 @@ class Work:
     def _fingerprint_of_rows(self, vault: SessionVault) -> bytes:
         """As releases before the journal made it: a commit sent again after an upgrade is still known."""
         rows = self.rows(vault)
-        return vault.fingerprint(
+        return vault.fingerprint_of_rows(
             self._flags()
             + b"".join([row.kh + (b"-" if row.sealed is None else _DIGEST.pack(*row.digest)) for row in rows])
         )
