@@ -13,6 +13,7 @@
  * calls back for each member. Values without bytes, which most are, go through JSON as they are.
  */
 import { isUint8Array } from 'node:util/types'
+import { readCommon } from './common-shapes.js'
 
 /** What a Baileys release has to bring: `import * as baileys from 'baileys'`. */
 export interface BaileysModule {
@@ -47,7 +48,11 @@ export function encode(value: unknown): string {
 
 /** @returns the value of a JSON text, with Buffers in place of every spelling of bytes. @throws SyntaxError */
 export function decode(text: string): unknown {
-  return wholeBytes(text) ?? (MAY_SPELL_BYTES.test(text) ? revive(JSON.parse(text) as Json) : JSON.parse(text))
+  return readCommon(text) ?? wholeBytes(text) ?? readAny(text)
+}
+
+function readAny(text: string): unknown {
+  return MAY_SPELL_BYTES.test(text) ? revive(JSON.parse(text) as Json) : JSON.parse(text)
 }
 
 /**
