@@ -145,7 +145,9 @@ async def test_rows_are_those_of_a_commit_that_never_waited(api: Api):
     assert shown[0]["keys"] == shown[1]["keys"], "as it waits"
     await api.store.settle(ME, names[1])
     assert (await api.summary(names[1]))["keys"] == shown[0]["keys"], "as rows"
-    counts = [(await api.sql("SELECT rows FROM sessions WHERE sid = $1", sid_of(name)))[0]["rows"] for name in names]
+    counts = [
+        (await api.sql("SELECT row_count FROM sessions WHERE sid = $1", sid_of(name)))[0]["row_count"] for name in names
+    ]
     assert counts[0] == counts[1] == LARGE + 39 + 1
 
 

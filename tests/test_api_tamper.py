@@ -19,8 +19,8 @@ SESSION_CHANGES = {
     "version back": "version - 1",
     "mark": "(mark + 1) % 2305843009213693951",
     "mark away": "0",
-    "rows": "rows + 1",
-    "rows less": "rows - 1",
+    "row_count": "row_count + 1",
+    "row_count less": "row_count - 1",
     "recent": "overlay(recent placing '\\x00'::bytea from 20 for 1)",
     "recent none": "''",
     "identity_tag": "overlay(identity_tag placing '\\x0102'::bytea from 3 for 2)",
@@ -186,7 +186,7 @@ async def change_set(scene: Scene, rng: random.Random) -> list[Any]:
     # A row count that fits hides none of it.
     if rng.random() < 0.5:
         await sql(
-            "UPDATE sessions SET rows = (SELECT count(*) FROM session_keys k WHERE k.sid = sessions.sid) WHERE sid = $1",
+            "UPDATE sessions SET row_count = (SELECT count(*) FROM session_keys k WHERE k.sid = sessions.sid) WHERE sid = $1",
             one["sid"],
         )
     return [one]
@@ -310,7 +310,7 @@ async def test_a_streamed_state_is_proven_however_many_rows_are_left(own_api: Ap
     """The row count is made to fit, so that only the mark can tell."""
     await own_api.good("PUT", at("large", "state"), {"keys": {"t": {str(n): n for n in range(4500)}}})
     await own_api.sql("DELETE FROM session_keys WHERE kh IN (SELECT kh FROM session_keys ORDER BY kh OFFSET $1)", left)
-    await own_api.sql("UPDATE sessions SET rows = $1", left)
+    await own_api.sql("UPDATE sessions SET row_count = $1", left)
     try:
         answer = await own_api.ask("GET", at("large", "state"))
     except (OSError, ClientError):

@@ -32,7 +32,7 @@ SEEN = """
 SELECT count(*) FILTER (WHERE position($1 IN sealed) > 0) AS clear, count(*) AS n FROM session_keys WHERE ktype = 'session'
 """
 TOUCHED = """
-SELECT min(version) AS least, max(version) AS most, max(rows) AS rows, max(octet_length(recent)) AS recent FROM sessions
+SELECT min(version) AS least, max(version) AS most, max(row_count) AS rows, max(octet_length(recent)) AS recent FROM sessions
 """
 
 

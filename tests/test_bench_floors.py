@@ -77,7 +77,8 @@ def test_what_runs_inside_is_what_the_service_stores(folder: Path, parts: Worker
             " AS sessions FROM session_keys k JOIN sessions s USING (sid) WHERE s.name = 'main'"
         )
         fresh = sql.row(
-            "SELECT count(*) FILTER (WHERE rows = 813) AS logins, count(*) FILTER (WHERE rows = 1128) AS whole FROM sessions"
+            "SELECT count(*) FILTER (WHERE row_count = 813) AS logins, count(*) FILTER (WHERE row_count = 1128) AS whole"
+            " FROM sessions"
         )
         sql.close()
     # Filled once, pre-keys made for w4 once, and two of each of w2, w4, w5 and w7.

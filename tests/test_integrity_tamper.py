@@ -270,7 +270,7 @@ async def the_version(database: Database, draw: random.Random) -> None:
 
 @tamper
 async def the_count_of_rows(database: Database, draw: random.Random) -> None:
-    await database.change_head(ONE, rows=database.now[ONE][0]["rows"] + draw.choice((-1, 1)))
+    await database.change_head(ONE, row_count=database.now[ONE][0]["row_count"] + draw.choice((-1, 1)))
 
 
 @tamper

@@ -24,7 +24,7 @@ SESSION = {
     "master_key_id": "repeat('a', 16)",
     "dek_id": "0",
     "wrapped_key": "decode(repeat('00', 60), 'hex')",
-    "rows": "0",
+    "row_count": "0",
     "mark": "0",
     "recent": "''",
     "paired": "false",
@@ -49,7 +49,7 @@ MASTER = {"id": "repeat('a', 16)", "check_value": "decode(repeat('00', 48), 'hex
 BAD = [
     *(("sessions", SESSION, {"name": name}) for name in ("''", "repeat('a', 129)", "NULL")),
     *(("sessions", SESSION, {"tenant": tenant}) for tenant in ("''", "repeat('a', 65)", "NULL")),
-    *(("sessions", SESSION, {name: "-1"}) for name in ("version", "epoch", "rows", "mark", "dek_id")),
+    *(("sessions", SESSION, {name: "-1"}) for name in ("version", "epoch", "row_count", "mark", "dek_id")),
     *(("sessions", SESSION, {name: "NULL"}) for name in SESSION),
     *(
         ("sessions", SESSION, {name: "-1"})
@@ -160,7 +160,7 @@ def test_migrations_that_databases_have_seen_stay_as_they_are():
 async def test_a_lease_has_a_holder_and_an_end_or_neither(connection: Any):
     await schema.apply(connection)
     made = (
-        "INSERT INTO sessions (sid, tenant, name, version, epoch, master_key_id, dek_id, wrapped_key, rows, mark, recent,"
+        "INSERT INTO sessions (sid, tenant, name, version, epoch, master_key_id, dek_id, wrapped_key, row_count, mark, recent,"
         " paired, lease_holder) VALUES (gen_random_uuid(), 't', 's', 1, 0, repeat('a', 16), 1, decode(repeat('00', 60), 'hex'),"
         " 0, 0, '', false, $1)"
     )

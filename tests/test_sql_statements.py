@@ -160,7 +160,7 @@ EACH_ROW_BY_KEY = {
 async def fill(connection: Any, rows: int = ROWS) -> None:
     """Sessions of 100 rows each, and one of 5,000."""
     await connection.execute(
-        "INSERT INTO sessions (sid, tenant, name, version, epoch, master_key_id, dek_id, wrapped_key, rows, mark, recent,"
+        "INSERT INTO sessions (sid, tenant, name, version, epoch, master_key_id, dek_id, wrapped_key, row_count, mark, recent,"
         " paired) SELECT gen_random_uuid(), 't' || n % 3, 's' || n, 1, 0, repeat('a', 16), 1, decode(repeat('00', 60), 'hex'),"
         " 100, 0, '', false FROM generate_series(1, $1::int / 100) n",
         rows,

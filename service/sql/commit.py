@@ -50,7 +50,7 @@ WITH c AS (
 ), upd AS (
     UPDATE sessions s SET
         version = s.version + 1, {lease_after("c.lease_epoch")},
-        rows = s.rows + c.upserts - coalesce(was.found, 0), {mark_after("c.mark_delta")},
+        row_count = s.row_count + c.upserts - coalesce(was.found, 0), {mark_after("c.mark_delta")},
         recent = c.recent, identity_tag = c.identity_tag, paired = c.paired, next_pre_key = c.next_pre_key,
         first_unuploaded = c.first_unuploaded, account_sync = c.account_sync, signed_pre_key = c.signed_pre_key,
         pre_key_top = ($24::bigint[])[c.n], updated_at = now()
@@ -58,7 +58,7 @@ WITH c AS (
     WHERE s.sid = c.sid AND s.version = c.expected AND s.dek_id = c.dek_id AND s.deleted_at IS NULL
       AND {may_write("c.lease_epoch")}
       AND NOT coalesce(was.clash, false)
-    RETURNING c.n, s.version, s.epoch, s.rows
+    RETURNING c.n, s.version, s.epoch, s.row_count AS rows
 ), del AS (
     DELETE FROM session_keys k USING upd JOIN r ON r.n = upd.n
     WHERE r.sealed IS NULL AND k.sid = r.sid AND k.kh = r.kh

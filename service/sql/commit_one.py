@@ -30,7 +30,7 @@ from service.sql.pool import Connection
 _MOVED: Final = f"""upd AS (
     UPDATE sessions s SET
         version = s.version + 1, {lease_after("$4::bigint")},
-        rows = s.rows + $6::int - was.found, {mark_after("$5::bigint")},
+        row_count = s.row_count + $6::int - was.found, {mark_after("$5::bigint")},
         recent = $7, identity_tag = $8, paired = $9, next_pre_key = $10,
         first_unuploaded = $11, account_sync = $12, signed_pre_key = $13, pre_key_top = $15, updated_at = now()
     FROM was
@@ -38,7 +38,7 @@ _MOVED: Final = f"""upd AS (
       AND (SELECT seen.version FROM sessions seen WHERE seen.sid = $1) = $2
       AND {may_write("$4::bigint")}
       AND NOT was.clash
-    RETURNING s.version, s.epoch, s.rows
+    RETURNING s.version, s.epoch, s.row_count AS rows
 )"""
 
 _OUTCOME: Final = """

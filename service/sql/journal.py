@@ -42,7 +42,7 @@ WITH upd AS (
         first_unuploaded = $11, account_sync = $12, signed_pre_key = $13, pre_key_top = $14, updated_at = now()
     WHERE s.sid = $1 AND s.version = $2 AND s.dek_id = $3 AND s.deleted_at IS NULL AND NOT s.mirrored
       AND {may_write("$4::bigint")}
-    RETURNING s.sid, s.version, s.epoch, s.rows
+    RETURNING s.sid, s.version, s.epoch, s.row_count AS rows
 ), put AS (
     INSERT INTO session_journal (sid, version, sealed) SELECT upd.sid, upd.version, $6 FROM upd
 )
@@ -65,7 +65,7 @@ WITH c AS (
     FROM c
     WHERE s.sid = c.sid AND s.version = c.expected AND s.dek_id = c.dek_id AND s.deleted_at IS NULL AND NOT s.mirrored
       AND {may_write("c.lease_epoch")}
-    RETURNING c.n, s.sid, s.version, s.epoch, s.rows
+    RETURNING c.n, s.sid, s.version, s.epoch, s.row_count AS rows
 ), put AS (
     INSERT INTO session_journal (sid, version, sealed)
     SELECT upd.sid, upd.version, ($7::bytea[])[upd.n] FROM upd
@@ -98,12 +98,12 @@ WITH r AS (
     FROM r JOIN session_keys k ON k.sid = r.sid AND k.kh = r.kh
 ), upd AS (
     UPDATE sessions s SET
-        rows = s.rows + $7::int - was.found, {mark_after("$6::bigint")},
+        row_count = s.row_count + $7::int - was.found, {mark_after("$6::bigint")},
         pending = s.pending - $4::bigint, journal_bytes = s.journal_bytes - $5::bigint
     FROM was
     WHERE s.sid = $1 AND s.version - s.pending = $2::bigint AND s.dek_id = $3
       AND (SELECT seen.version - seen.pending FROM sessions seen WHERE seen.sid = $1) = $2
-    RETURNING s.rows
+    RETURNING s.row_count AS rows
 ), del AS (
     DELETE FROM session_keys k USING upd, r WHERE r.sealed IS NULL AND k.sid = r.sid AND k.kh = r.kh
 ), put AS (

@@ -24,7 +24,7 @@ _HEAD: Final = {
     "master_key_id": "s.master_key_id::text",
     "dek_id": "s.dek_id::int",
     "wrapped_key": "s.wrapped_key::bytea",
-    "rows": "s.rows::bigint",
+    "rows": "s.row_count::bigint",
     "mark": "s.mark::bigint",
     "recent": "s.recent::bytea",
     "identity_tag": "s.identity_tag::bytea",
@@ -82,7 +82,7 @@ WHERE sid = $1 AND epoch = $2 AND deleted_at IS NULL RETURNING epoch
 
 DELETE_SQL: Final = """
 UPDATE sessions SET deleted_at = now(), lease_holder = NULL, lease_expires = NULL, epoch = epoch + 1
-WHERE sid = $1 AND deleted_at IS NULL AND ($2::bigint IS NULL OR epoch = $2) RETURNING version, epoch, rows
+WHERE sid = $1 AND deleted_at IS NULL AND ($2::bigint IS NULL OR epoch = $2) RETURNING version, epoch, row_count AS rows
 """
 
 RESTORE_SQL: Final = """

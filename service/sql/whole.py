@@ -13,13 +13,13 @@ REPLACE_SQL: Final = f"""
 WITH upd AS (
     UPDATE sessions s SET
         version = s.version + 1, {lease_after("$4::bigint")},
-        rows = $5, mark = $6, recent = $7, identity_tag = $8, paired = $9, next_pre_key = $10,
+        row_count = $5, mark = $6, recent = $7, identity_tag = $8, paired = $9, next_pre_key = $10,
         first_unuploaded = $11, account_sync = $12, signed_pre_key = $13, pre_key_top = $20, updated_at = now(),
         pending = 0, journal_bytes = 0
     WHERE s.sid = $1 AND s.version = $2 AND s.dek_id = $3 AND s.deleted_at IS NULL
       AND (SELECT seen.version FROM sessions seen WHERE seen.sid = $1) = $2
       AND {may_write("$4::bigint")}
-    RETURNING s.sid, s.version, s.epoch, s.rows
+    RETURNING s.sid, s.version, s.epoch, s.row_count AS rows
 ), gone AS (
     DELETE FROM session_keys k USING upd WHERE k.sid = upd.sid RETURNING 1
 ), waiting AS (
@@ -42,12 +42,13 @@ WITH living AS (
     SELECT 1 FROM master_keys m WHERE m.id = $8 AND m.retired_at IS NULL FOR SHARE
 ), made AS (
     INSERT INTO sessions (sid, tenant, name, version, epoch, lease_holder, lease_expires, master_key_id, dek_id, wrapped_key,
-        rows, mark, recent, identity_tag, paired, next_pre_key, first_unuploaded, account_sync, signed_pre_key, pre_key_top)
+        row_count, mark, recent, identity_tag, paired, next_pre_key, first_unuploaded, account_sync, signed_pre_key,
+        pre_key_top)
     SELECT $1, $2::text, $3::text, $4::bigint, $5::bigint, $6::text, now() + $7::float8 * interval '1 second', $8, $9, $10,
         $11, $12, $13, $14, $15, $16, $17, $18, $19, $25
     FROM living WHERE NOT EXISTS (SELECT FROM purged_sessions p WHERE p.sid = $1 AND (p.version > $4 OR p.epoch > $5))
     ON CONFLICT (sid) DO NOTHING
-    RETURNING sid, version, epoch, rows, lease_expires
+    RETURNING sid, version, epoch, row_count AS rows, lease_expires
 ), put AS (
     INSERT INTO session_keys (sid, kh, ktype, d_hi, d_lo, sealed)
     SELECT made.sid, r.* FROM made,

@@ -64,7 +64,7 @@ class Sessions:
         async def look(connection: Connection) -> Summary:
             row = _living(await sql.find(connection, sid))
             counts = await sql.count_keys(connection, [sid])
-            return _summary(row, await self._with_journal(connection, row, counts[sid]))
+            return _summary(*await self._whole(connection, row, counts[sid]))
 
         return await self._database.ask(look)
 
@@ -76,8 +76,7 @@ class Sessions:
             shown = rows[:limit]
             counts = await sql.count_keys(connection, [row.head.sid for row in shown])
             following = shown[-1].name if len(rows) > limit else None
-            found = [(row, await self._with_journal(connection, row, counts[row.head.sid])) for row in shown]
-            return [_summary(row, keys) for row, keys in found], following
+            return [_summary(*await self._whole(connection, row, counts[row.head.sid])) for row in shown], following
 
         return await self._database.ask(look)
 
@@ -164,18 +163,21 @@ class Sessions:
         counted, keys = await self._database.ask(lambda connection: sql.census(connection, tenant))
         return {**(dict(counted) if counted is not None else {}), "keys": keys}
 
-    async def _with_journal(self, connection: Connection, row: SessionRow, keys: Counts) -> Counts:
-        """The rows counted, and what waits in the journal with them."""
+    async def _whole(self, connection: Connection, row: SessionRow, keys: Counts) -> tuple[SessionRow, Counts]:
+        """A session with its rows counted, and what waits in its journal with them: of one moment, whatever settles now."""
         if not row.head.pending:
-            return keys
-        found = await read_journal(connection, row.head.sid)
-        if found is None or found[0].head.deleted:
-            return keys
-        stand = self._heads.learn(row.tenant, found[0])
-        pending = open_journal(stand.head, stand.vault, found[1])
-        names = [name for name in pending.values if name != CREDS]
-        got = await get_all(connection, [Wanted(row.head.sid, [stand.vault.find(*name) for name in names])])
-        return counted(keys, pending, {names[place]: len(stored.sealed) for place, stored in got[0].rows.items()})
+            return row, keys
+        sid = row.head.sid
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            found = await read_journal(connection, sid)
+            if found is None or found[0].head.deleted:
+                return row, keys
+            stand = self._heads.learn(row.tenant, found[0])
+            pending = open_journal(stand.head, stand.vault, found[1])
+            names = [name for name in pending.values if name != CREDS]
+            got = await get_all(connection, [Wanted(sid, [stand.vault.find(*name) for name in names])])
+            stored = {names[place]: len(each.sealed) for place, each in got[0].rows.items()}
+            return found[0], counted((await sql.count_keys(connection, [sid]))[sid], pending, stored)
 
     async def _make(
         self, connection: Connection, tenant: str, name: str, vacant: Vacant, lease: tuple[str, float]

@@ -1,5 +1,8 @@
 -- Large commits are stored as one sealed entry each and carried over to rows afterwards.
 
+-- An earlier release that still serves would write rows beside the journal. Its statements name this column, and fail.
+ALTER TABLE sessions RENAME COLUMN rows TO row_count;
+
 -- `pending`: the session's last commits that its rows do not show yet; their entries are those of the versions from
 -- `version - pending + 1` to `version`. `journal_bytes`: how large these entries are together.
 -- `pre_key_top`: every pre-key ever stored has a plain number up to this one for its id; NULL where that is not known.
