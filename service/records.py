@@ -16,7 +16,9 @@ RECENT_KEPT: Final = 16
 
 _RECENT: Final = struct.Struct(">16s8sq")
 _BOUND: Final = struct.Struct(">qI?16sqqqq")
+_TOP: Final = struct.Struct(">q")
 _NONE: Final = -1
+_KEY_WEIGHT: Final = 256
 
 
 class Hidden:
@@ -90,8 +92,8 @@ class Head(Value, frozen=True, gc=False):
     """A session's row without its lease: all that a commit changes and the mark binds. Valid for one version.
 
     ``rows`` counts stored rows, creds among them. ``mirrored``: every commit also leaves an entry for the mirror.
-    ``pending``: how many of the last commits lie in the journal, not yet in rows, and ``journal_bytes`` how large they
-    are; ``pre_key_top``: no stored pre-key has an id above this number, None where that is not known.
+    ``pending``: how many of the last commits lie in the journal, not yet in rows, and ``journal_weight`` what they weigh
+    (`weigh_commit`); ``pre_key_top``: no stored pre-key has an id above this number, None where that is not known.
     """
 
     sid: UUID
@@ -107,7 +109,7 @@ class Head(Value, frozen=True, gc=False):
     deleted: bool
     mirrored: bool = False
     pending: int = 0
-    journal_bytes: int = 0
+    journal_weight: int = 0
     pre_key_top: int | None = None
 
     @property
@@ -117,7 +119,7 @@ class Head(Value, frozen=True, gc=False):
 
     def bound(self) -> bytes:
         """What the session's mark binds beside the rows."""
-        return bind(self.version, self.dek_id, self.recent, self.identity)
+        return bind(self.version, self.dek_id, self.recent, self.identity, self.pre_key_top)
 
     def after(self, change: "Change", done: "Applied") -> "Head":
         """The head that a commit left, but for its mark, which only the database knows."""
@@ -136,7 +138,7 @@ class Head(Value, frozen=True, gc=False):
             self.deleted,
             self.mirrored,
             self.pending + 1 if journaled else 0,
-            self.journal_bytes + len(change.journal or b"") if journaled else 0,
+            self.journal_weight + change.journal_weight if journaled else 0,
             change.pre_key_top,
         )
 
@@ -152,10 +154,16 @@ class Head(Value, frozen=True, gc=False):
         return None
 
 
-def bind(version: int, dek_id: int, recent: bytes, identity: Identity) -> bytes:
-    """The text under the mask of a mark."""
+def bind(version: int, dek_id: int, recent: bytes, identity: Identity, pre_key_top: int | None) -> bytes:
+    """The text under the mask of a mark. Without a known top it is that of releases which had none."""
     counters = [_NONE if n is None else n for n in identity.counters]
-    return _BOUND.pack(version, dek_id, identity.paired, identity.tag or b"", *counters) + recent
+    top = b"" if pre_key_top is None else _TOP.pack(pre_key_top)
+    return _BOUND.pack(version, dek_id, identity.paired, identity.tag or b"", *counters) + recent + top
+
+
+def weigh_commit(sealed: int, keys: int) -> int:
+    """What a commit is to its journal: its bytes, and for each key what spreading it costs, as so many bytes."""
+    return sealed + _KEY_WEIGHT * keys
 
 
 def remember(recent: bytes, entry: Recent) -> bytes:
@@ -203,7 +211,8 @@ class Change(Value, frozen=True, gc=False):
 
     ``mask``: of the head that it leaves. ``entry``: the same commit sealed for the mirror, stored with it; None while the
     session has no mirror. ``keyless``: the session stores no keys yet, so that those that come are new. ``journal``: the
-    commit as its journal keeps it, instead of ``rows``; None for one that is stored as rows.
+    commit as its journal keeps it, instead of ``rows``, and ``journal_weight`` what it weighs there; None for one that is
+    stored as rows.
     """
 
     sid: UUID
@@ -220,20 +229,21 @@ class Change(Value, frozen=True, gc=False):
     entry: bytes | None = None
     keyless: bool = False
     journal: bytes | None = None
+    journal_weight: int = 0
     pre_key_top: int | None = None
 
 
 class Settling(Value, frozen=True, gc=False):
     """A session's waiting commits, ready to become rows: applies exactly when the rows show ``settled``.
 
-    ``count`` and ``size`` (bytes) of the entries; ``mark_delta``: the rows' shares of the mark less the entries'.
+    ``count`` and ``weight`` of the entries; ``mark_delta``: the rows' shares of the mark less the entries'.
     """
 
     sid: UUID
     settled: int
     dek_id: int
     count: int
-    size: int
+    weight: int
     mark_delta: int
     rows: list[SealedRow]
 

@@ -40,7 +40,7 @@ async def drop_all(api: Api) -> None:
 
 
 async def say_that_nothing_waits(api: Api) -> None:
-    await _of(api, "s", "UPDATE sessions SET pending = 0, journal_bytes = 0 WHERE sid = $1")
+    await _of(api, "s", "UPDATE sessions SET pending = 0, journal_weight = 0 WHERE sid = $1")
 
 
 async def say_so_and_drop(api: Api) -> None:

@@ -13,7 +13,7 @@ import pytest
 from service.http import wire
 from service.http.raw_json import decode
 from service.sql import commit as commit_sql
-from service.sql import commit_one, journal, pool, whole
+from service.sql import commit_one, journal, pool, sessions, whole
 from service.sql import keys as keys_sql
 from service.store import AuthStore, Caller
 from service.store.auth_store import StoreOptions
@@ -85,11 +85,11 @@ async def test_what_waits_becomes_rows_in_one_statement(counted: Counted):
     await commit(counted, "a", 2)
     for stamp in range(3):
         await counted.store.commit(ME, "a", CommitRequest(rows=rows(40, stamp)))
-    assert await counted.cost(counted.store.settle(ME, "a")) == [journal.SETTLE_SQL]
-    assert await counted.cost(counted.store.settle(ME, "a")) == []
+    assert await counted.cost(counted.store.settle(ME, "a")) == [sessions.FIND_SQL, journal.SETTLE_SQL]
+    assert await counted.cost(counted.store.settler.settle_all()) == []
     new = [Row("pre-key", b"%d" % n, b'{"n":%d}' % n) for n in range(812)]
     await counted.store.commit(ME, "a", CommitRequest(rows=new))
-    assert await counted.cost(counted.store.settle(ME, "a")) == [journal.SETTLE_FRESH_SQL]
+    assert await counted.cost(counted.store.settler.settle_all()) == [journal.SETTLE_FRESH_SQL]
 
 
 async def test_a_commit_with_creds_a_lease_and_deletions_is_one_statement(counted: Counted):

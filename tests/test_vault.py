@@ -89,7 +89,7 @@ def test_the_stored_form_stays(vault: SessionVault):
     assert vault.find("session", b"a").hex() == "d7697692c4ecb70c1977b3645ff8d9413e0a7c7d0a01a400"
     assert vault.digest("session", b"a", b"1") == (-3652761308914777216, -3879170473617890954)
     assert vault.weights([vault.find("session", b"a")]) == [(2124901504012732838, 851625916397971090)]
-    assert vault.mask(bind(7, NUMBER, b"", Identity())) == 2186895416136748593
+    assert vault.mask(bind(7, NUMBER, b"", Identity(), None)) == 2186895416136748593
     assert vault.tag_identity(bytes(32)).hex() == "29bf6f326c14a4d1851897d5fdc3d619"
     assert vault.fingerprint_of_rows(b"ab").hex() == "41aab4f243274b38"
     assert vault.fingerprint(bytes(16), b"ab").hex() == "b3b1f34821541897"
@@ -211,16 +211,17 @@ def test_a_mark_that_is_moved_is_the_mark_of_the_whole(before: dict[bytes, bytes
 def test_everything_a_head_binds_moves_the_mask(vault: SessionVault):
     entry = Recent(UUID(int=1), bytes(8), 1)
     identity = Identity(TAG, True, (1, 2, 3, 4))
-    base = (7, NUMBER, remember(b"", entry), identity)
+    base = (7, NUMBER, remember(b"", entry), identity, None)
     heads = [
         base,
         (8, *base[1:]),
         (7, NUMBER + 1, *base[2:]),
-        (7, NUMBER, b"", identity),
-        (7, NUMBER, remember(base[2], entry), identity),
-        (*base[:3], Identity(None, True, (1, 2, 3, 4))),
-        (*base[:3], Identity(TAG, False, (1, 2, 3, 4))),
-        *((*base[:3], Identity(TAG, True, (*(1, 2, 3, 4)[:n], None, *(1, 2, 3, 4)[n + 1 :]))) for n in range(4)),
+        (7, NUMBER, b"", identity, None),
+        (7, NUMBER, remember(base[2], entry), identity, None),
+        (*base[:3], Identity(None, True, (1, 2, 3, 4)), None),
+        (*base[:3], Identity(TAG, False, (1, 2, 3, 4)), None),
+        *((*base[:3], Identity(TAG, True, (*(1, 2, 3, 4)[:n], None, *(1, 2, 3, 4)[n + 1 :])), None) for n in range(4)),
+        *((*base[:4], top) for top in (-1, 0, 812)),
     ]
     assert len({vault.mask(bind(*head)) for head in heads}) == len(heads)
 

@@ -110,6 +110,9 @@ class StoredCheck:
                 yield from self._state.row(ktype, key_id.decode(errors="replace"), value)
         if self._sum % PRIME != head.mark or self._rows != head.rows or self._gaps:
             yield Finding("set-unproven", "", detail=f"{head.rows} rows were committed, {self._rows} are there")
+        top = head.pre_key_top
+        if top is not None and self._state.highest_pre_key > top:
+            yield Finding("columns-disagree", CREDS, detail="pre_key_top")
         if self._seen is not None and self._seen > head.version:
             yield Finding("version-regressed", "", detail=f"version {head.version} now, {self._seen} before")
         if session_uuid(self._row.tenant, self._row.name) != head.sid:

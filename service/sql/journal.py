@@ -37,14 +37,14 @@ APPEND_SQL: Final = f"""
 WITH upd AS (
     UPDATE sessions s SET
         version = s.version + 1, {lease_after("$4::bigint")}, {mark_moved("$5::bigint")},
-        pending = s.pending + 1, journal_bytes = s.journal_bytes + octet_length($6::bytea),
+        pending = s.pending + 1, journal_weight = s.journal_weight + $15,
         recent = $7, identity_tag = $8, paired = $9, next_pre_key = $10,
         first_unuploaded = $11, account_sync = $12, signed_pre_key = $13, pre_key_top = $14, updated_at = now()
     WHERE s.sid = $1 AND s.version = $2 AND s.dek_id = $3 AND s.deleted_at IS NULL AND NOT s.mirrored
       AND {may_write("$4::bigint")}
     RETURNING s.sid, s.version, s.epoch, s.row_count AS rows
 ), put AS (
-    INSERT INTO session_journal (sid, version, sealed) SELECT upd.sid, upd.version, $6 FROM upd
+    INSERT INTO session_journal (sid, version, sealed) SELECT upd.sid, upd.version, $6::bytea FROM upd
 )
 SELECT 1 AS n, version, epoch, rows FROM upd
 """
@@ -52,13 +52,14 @@ SELECT 1 AS n, version, epoch, rows FROM upd
 APPEND_MANY_SQL: Final = f"""
 WITH c AS (
     SELECT * FROM unnest($1::int[], $2::uuid[], $3::bigint[], $4::int[], $5::bigint[], $6::bigint[], $7::bytea[], $8::bytea[],
-                         $9::bytea[], $10::bool[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[])
+                         $9::bytea[], $10::bool[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[],
+                         $16::bigint[])
         AS c(n, sid, expected, dek_id, lease_epoch, mark_delta, entry, recent,
-             identity_tag, paired, next_pre_key, first_unuploaded, account_sync, signed_pre_key, pre_key_top)
+             identity_tag, paired, next_pre_key, first_unuploaded, account_sync, signed_pre_key, pre_key_top, weight)
 ), upd AS (
     UPDATE sessions s SET
         version = s.version + 1, {lease_after("c.lease_epoch")}, {mark_moved("c.mark_delta")},
-        pending = s.pending + 1, journal_bytes = s.journal_bytes + octet_length(c.entry),
+        pending = s.pending + 1, journal_weight = s.journal_weight + c.weight,
         recent = c.recent, identity_tag = c.identity_tag, paired = c.paired, next_pre_key = c.next_pre_key,
         first_unuploaded = c.first_unuploaded, account_sync = c.account_sync, signed_pre_key = c.signed_pre_key,
         pre_key_top = c.pre_key_top, updated_at = now()
@@ -82,9 +83,11 @@ UNION ALL (
 )
 """
 
+PAGE: Final = 100
+
 WAITING_SQL: Final = """
 SELECT DISTINCT s.sid, s.tenant FROM session_journal j JOIN sessions s ON s.sid = j.sid
-WHERE j.at < now() - $1::float8 * interval '1 second' LIMIT 100
+WHERE j.at < now() - $1::float8 * interval '1 second' AND s.sid > $2 AND s.deleted_at IS NULL ORDER BY s.sid LIMIT $3
 """
 
 # $1-$7 of the session; $8-$14 a row each, looked for first; see `commit_one` for the uuid in each row.
@@ -99,9 +102,9 @@ WITH r AS (
 ), upd AS (
     UPDATE sessions s SET
         row_count = s.row_count + $7::int - was.found, {mark_after("$6::bigint")},
-        pending = s.pending - $4::bigint, journal_bytes = s.journal_bytes - $5::bigint
+        pending = s.pending - $4::bigint, journal_weight = s.journal_weight - $5::bigint
     FROM was
-    WHERE s.sid = $1 AND s.version - s.pending = $2::bigint AND s.dek_id = $3
+    WHERE s.sid = $1 AND s.version - s.pending = $2::bigint AND s.dek_id = $3 AND s.deleted_at IS NULL
       AND (SELECT seen.version - seen.pending FROM sessions seen WHERE seen.sid = $1) = $2
     RETURNING s.row_count AS rows
 ), del AS (
@@ -159,6 +162,7 @@ async def _append_one(connection: Connection, change: Change) -> list[asyncpg.Re
         change.recent,
         *identity_columns(change.identity),
         change.pre_key_top,
+        change.journal_weight,
     )
 
 
@@ -175,6 +179,7 @@ async def _append_many(connection: Connection, changes: Sequence[Change]) -> lis
         [change.recent for change in changes],
         *zip(*(identity_columns(change.identity) for change in changes), strict=True),
         [change.pre_key_top for change in changes],
+        [change.journal_weight for change in changes],
     )
 
 
@@ -188,9 +193,9 @@ async def read_journal(connection: Connection, sid: UUID) -> tuple[SessionRow, l
     return nested_row(head["head"]), sorted(found, key=lambda entry: entry.version)
 
 
-async def find_waiting(connection: Connection, older_s: float) -> list[tuple[UUID, str]]:
-    """``(sid, tenant)`` of up to 100 sessions with an entry older than this."""
-    found = await connection.fetch(WAITING_SQL, older_s)
+async def find_waiting(connection: Connection, older_s: float, after: UUID) -> list[tuple[UUID, str]]:
+    """``(sid, tenant)`` of up to ``PAGE`` living sessions after a uuid with an entry older than this, by uuid."""
+    found = await connection.fetch(WAITING_SQL, older_s, after, PAGE)
     return [(UUID(bytes=record["sid"].bytes), record["tenant"]) for record in found]
 
 
@@ -217,7 +222,7 @@ async def _settle(
         work.settled,
         work.dek_id,
         work.count,
-        work.size,
+        work.weight,
         work.mark_delta,
         sum(row.sealed is not None for row in work.rows),
         *columns_to_look(rows),

@@ -38,7 +38,7 @@ _HEAD: Final = {
     "deleted_at": "s.deleted_at",
     "mirrored": "s.mirrored",
     "pending": "s.pending::bigint",
-    "journal_bytes": "s.journal_bytes::bigint",
+    "journal_weight": "s.journal_weight::bigint",
     "pre_key_top": "s.pre_key_top::bigint",
 }
 HEAD_COLUMNS: Final = ", ".join(f"{column} AS {name}" for name, column in _HEAD.items())
@@ -92,10 +92,13 @@ WHERE sid = $1 AND deleted_at > now() - $2::interval RETURNING version
 
 EXPIRED_SQL: Final = "SELECT sid FROM sessions WHERE deleted_at <= now() - $1::interval ORDER BY deleted_at LIMIT 100"
 
-# The data key goes with the session's row: whatever copies of the rows remain do not open.
+# The data key goes with the session's row: whatever copies of the rows remain do not open. Rows are deleted as they were
+# when the statement began, so it must be the deletion of then: a session restored since may have got others.
 PURGE_SQL: Final = """
 WITH gone AS (
-    DELETE FROM sessions WHERE sid = $1 AND deleted_at <= now() - $2::interval RETURNING sid, version, epoch
+    DELETE FROM sessions s WHERE s.sid = $1 AND s.deleted_at <= now() - $2::interval
+      AND s.deleted_at = (SELECT seen.deleted_at FROM sessions seen WHERE seen.sid = $1)
+    RETURNING s.sid, s.version, s.epoch
 ), keys AS (
     DELETE FROM session_keys k USING gone WHERE k.sid = gone.sid RETURNING 1
 ), journal AS (
@@ -258,7 +261,7 @@ def session_row(record: asyncpg.Record | dict[str, Any]) -> SessionRow:
         deleted=record["deleted_at"] is not None,
         mirrored=record["mirrored"],
         pending=record["pending"],
-        journal_bytes=record["journal_bytes"],
+        journal_weight=record["journal_weight"],
         pre_key_top=record["pre_key_top"],
     )
     lease = None

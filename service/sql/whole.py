@@ -8,16 +8,18 @@ from service.records import Applied, Change, NotApplied
 from service.sql.fragments import columns_to_insert, identity_columns, lease_after, may_write
 from service.sql.pool import Connection
 
-# The insert names `gone` so that it runs after the delete.
+# The insert names `gone` so that it runs after the delete. A settle that came first moved no version, but rows that the
+# delete would not see: what waits must be what it was, too.
 REPLACE_SQL: Final = f"""
 WITH upd AS (
     UPDATE sessions s SET
         version = s.version + 1, {lease_after("$4::bigint")},
         row_count = $5, mark = $6, recent = $7, identity_tag = $8, paired = $9, next_pre_key = $10,
         first_unuploaded = $11, account_sync = $12, signed_pre_key = $13, pre_key_top = $20, updated_at = now(),
-        pending = 0, journal_bytes = 0
+        pending = 0, journal_weight = 0
     WHERE s.sid = $1 AND s.version = $2 AND s.dek_id = $3 AND s.deleted_at IS NULL
       AND (SELECT seen.version FROM sessions seen WHERE seen.sid = $1) = $2
+      AND (SELECT seen.pending FROM sessions seen WHERE seen.sid = $1) = s.pending
       AND {may_write("$4::bigint")}
     RETURNING s.sid, s.version, s.epoch, s.row_count AS rows
 ), gone AS (

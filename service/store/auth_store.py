@@ -148,7 +148,7 @@ class AuthStore:
     async def settle(self, caller: Caller, name: str) -> None:
         """Makes rows of all that waits in the session's journal: for who looks at rows. Changes nothing that is read."""
         tenant = caller.need("write")
-        await self.settler.settle_now(tenant, session_uuid(tenant, name))
+        await self.settler.settle_now(tenant, session_uuid(tenant, name), fresh=True)
 
     async def show(self, caller: Caller, name: str) -> Summary:
         """One session's summary."""

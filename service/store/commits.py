@@ -45,6 +45,7 @@ from service.records import (
     Value,
     bind,
     remember,
+    weigh_commit,
 )
 from service.sql import commit as sql
 from service.sql import sessions, whole
@@ -63,7 +64,7 @@ _ATTEMPTS: Final = 50
 _UNHELD: Final = 4  # attempts before a session is held
 _WHOLE_WEIGHT: Final = 1 << 30  # more than a statement takes: a replacement travels alone
 _JOURNAL_FROM: Final = 32  # rows
-_JOURNAL_MOST: Final = 1 << 22  # bytes
+_JOURNAL_MOST: Final = 1 << 22  # what one weighs
 
 Settle = Callable[[Stand], Awaitable[Stand | None]]
 Submit = Callable[[Change, int], Awaitable[Applied | NotApplied]]
@@ -103,7 +104,8 @@ class Commits:
                     if isinstance(stand, Vacant):
                         done = await self._create(tenant, name, sid, stand, work)
                     else:
-                        done = await self._attempt(tenant, stand, work, self._lanes.submit, self._settler.settle)
+                        remember_it = partial(self._remember, tenant, request)
+                        done = await self._attempt(stand, work, self._lanes.submit, self._settler.settle, remember_it)
                 if done is not None:
                     return done
                 self._heads.forget(sid)
@@ -111,6 +113,7 @@ class Commits:
 
     async def _attempt_held(self, tenant: str, sid: UUID, work: Work) -> Committed | None:
         """One try with the session's row held, so that nobody is first. None also when there is no session."""
+        done: list[tuple[Stand, Change, Applied]] = []
         try:
             async with self._database.connection() as connection, connection.transaction():
                 row = await sessions.hold(connection, sid)
@@ -121,16 +124,27 @@ class Commits:
                     return (await sql.commit_all(connection, [change]))[0]
 
                 settle = partial(self._settler.settle, connection=connection)
-                return await self._attempt(tenant, self._heads.learn(tenant, row), work, submit, settle)
+                stand = self._heads.learn(tenant, row)
+                answer = await self._attempt(stand, work, submit, settle, lambda *applied: done.append(applied))
         except BaseException:
             self._heads.forget(sid)  # what was remembered within may not have been committed
             raise
+        for applied in done:  # now it is durable
+            self._remember(tenant, work.request, *applied)
+        return answer
 
-    async def _attempt(self, tenant: str, stand: Stand, work: Work, submit: Submit, settle: Settle) -> Committed | None:
-        """One try; None means: look again."""
+    async def _attempt(
+        self,
+        stand: Stand,
+        work: Work,
+        submit: Submit,
+        settle: Settle,
+        applied: Callable[[Stand, Change, Applied], None],
+    ) -> Committed | None:
+        """One try; None means: look again. ``applied`` hears of what was stored."""
         request, identity = work.request, work.identity(stand.vault)
         pre_keys = _pre_keys(stand.head, request)
-        if _needs_rows(stand.head, request, identity, pre_keys):
+        if _needs_rows(stand.head, work, identity, pre_keys):
             settled = await settle(stand)
             if settled is None:
                 return None
@@ -154,15 +168,15 @@ class Commits:
                 await self._forgive_spelling(stand, request)
                 work.forgiven = stand.head.version
             return None
-        self._remember(tenant, stand, change, outcome, request)
+        applied(stand, change, outcome)
         return Committed(outcome.version, outcome.epoch)
 
-    def _remember(self, tenant: str, stand: Stand, change: Change, done: Applied, request: CommitRequest) -> None:
+    def _remember(self, tenant: str, request: CommitRequest, stand: Stand, change: Change, done: Applied) -> None:
         head = stand.head.after(change, done)
         self._heads.remember(head, stand.vault, change.mask)
         if change.journal is not None:
             share = stand.vault.weigh_entry(head.version, change.journal)
-            self._heads.journals.added(stand.head, request.creds, request.rows, share, len(change.journal))
+            self._heads.journals.added(stand.head, request.creds, request.rows, share, change.journal_weight)
             self._settler.note(tenant, head)
 
     async def _create(self, tenant: str, name: str, sid: UUID, vacant: Vacant, work: Work) -> Committed | None:
@@ -209,7 +223,7 @@ def first_change(
     version = vacant.version + (entry is not None)
     recent = b"" if entry is None else remember(b"", replace(entry, version=version))
     kept = [row for row in rows if row.sealed is not None]
-    mask = vault.mask(bind(version, vault.dek_id, recent, identity))
+    mask = vault.mask(bind(version, vault.dek_id, recent, identity, pre_key_top))
     mark = (_weight(kept) + mask) % PRIME
     return Change(sid, version, vault.dek_id, None, mark, kept, True, recent, identity, mask, pre_key_top=pre_key_top)
 
@@ -237,24 +251,30 @@ def _pre_keys(head: Head | None, request: CommitRequest) -> PreKeys:
     return pre_keys_after(NO_PRE_KEYS if head is None or request.wipes else head.pre_key_top, request.rows)
 
 
-def _may_journal(head: Head, request: CommitRequest, pre_keys: PreKeys) -> bool:
-    return not (request.wipes or head.mirrored) and (request.force or pre_keys.new)
+def _may_journal(head: Head, work: Work, pre_keys: PreKeys) -> bool:
+    request = work.request
+    if request.wipes or head.mirrored or _weigh(work, len(work.entry)) > _JOURNAL_MOST:
+        return False
+    return request.force or pre_keys.new
 
 
-def _journals(head: Head, request: CommitRequest, pre_keys: PreKeys, size: int) -> bool:
+def _journals(head: Head, work: Work, pre_keys: PreKeys) -> bool:
     """What is large goes into the journal, and what follows while that waits."""
-    large = len(request.rows) >= _JOURNAL_FROM and size <= _JOURNAL_MOST
-    return (head.pending > 0 or large) and _may_journal(head, request, pre_keys)
+    return (head.pending > 0 or len(work.request.rows) >= _JOURNAL_FROM) and _may_journal(head, work, pre_keys)
 
 
-def _needs_rows(head: Head, request: CommitRequest, identity: Identity | None, pre_keys: PreKeys) -> bool:
+def _weigh(work: Work, size: int) -> int:
+    return weigh_commit(size, len(work.request.rows) + (work.request.creds is not None))
+
+
+def _needs_rows(head: Head, work: Work, identity: Identity | None, pre_keys: PreKeys) -> bool:
     """Whether what waits in the journal has to become rows first: to be judged by, to be written over, or to stay small."""
-    if not head.pending or head.deleted or request.wipes:
+    if not head.pending or head.deleted or work.request.wipes:
         return False
     return (
         is_full(head)
         or (identity is not None and identity.tag != head.identity.tag)  # whether keys are stored, their rows say
-        or not _may_journal(head, request, pre_keys)
+        or not _may_journal(head, work, pre_keys)
     )
 
 
@@ -288,9 +308,11 @@ def _change(stand: Stand, work: Work, identity: Identity, pre_keys: PreKeys) -> 
     head, request = stand.head, work.request
     version = head.version + 1
     recent = remember(head.recent, _entry(work, stand.vault, version))
-    mask = stand.vault.mask(bind(version, head.dek_id, recent, identity))
-    if _journals(head, request, pre_keys, len(work.entry)):
+    mask = stand.vault.mask(bind(version, head.dek_id, recent, identity, pre_keys.top))
+    weight = 0
+    if _journals(head, work, pre_keys):
         journal = stand.vault.seal_entry(in_journal(version), work.entry)
+        weight = _weigh(work, len(journal))
         mark, rows = stand.vault.weigh_entry(version, journal) + mask - stand.masked(), []
     else:
         journal, rows = None, work.rows(stand.vault)
@@ -312,6 +334,7 @@ def _change(stand: Stand, work: Work, identity: Identity, pre_keys: PreKeys) -> 
         stand.vault.seal_entry(in_mirror(version), work.entry) if head.mirrored else None,
         head.rows <= 1,  # creds
         journal,
+        weight,
         pre_keys.top,
     )
 

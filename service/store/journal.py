@@ -11,7 +11,7 @@ from typing import Final
 from uuid import UUID
 
 from service.errors import WHOLE_SET, Corrupt
-from service.records import Head, JournalEntry, Opened
+from service.records import Head, JournalEntry, Opened, weigh_commit
 from service.store.entries import Entry, in_journal
 from service.vault import CREDS_TYPE, SessionVault, sealed_size
 
@@ -29,17 +29,17 @@ class Pending:
     """The commits of a session that its rows do not show, up to ``version``.
 
     ``values``: JSON text by type and id (creds: the empty ones), None where a key is deleted. ``share``: what the entries
-    have of the mark; ``size``: their bytes as stored.
+    have of the mark; ``weight``: what they are to settle (`records.weigh_commit`).
     """
 
-    __slots__ = ("count", "share", "size", "values", "version")
+    __slots__ = ("count", "share", "values", "version", "weight")
 
     def __init__(self, version: int) -> None:
         self.version = version
         self.values: dict[Name, bytes | None] = {}
         self.count = 0
         self.share = 0
-        self.size = 0
+        self.weight = 0
 
     def __repr__(self) -> str:
         return f"<Pending {self.count}>"
@@ -48,7 +48,9 @@ class Pending:
     def settled(self) -> int:
         return self.version - self.count
 
-    def add(self, creds: bytes | None, rows: Iterable[tuple[str, bytes, bytes | None]], share: int, size: int) -> None:
+    def add(
+        self, creds: bytes | None, rows: Iterable[tuple[str, bytes, bytes | None]], share: int, weight: int
+    ) -> None:
         """The session's next commit."""
         for ktype, key_id, value in rows:
             self.values[ktype, key_id] = value
@@ -57,7 +59,7 @@ class Pending:
         self.version += 1
         self.count += 1
         self.share += share
-        self.size += size
+        self.weight += weight
 
     def by_type(self) -> dict[str, dict[bytes, bytes | None]]:
         """The same values by type, for whoever takes them out one by one."""
@@ -77,7 +79,9 @@ def open_journal(head: Head, vault: SessionVault, entries: Sequence[JournalEntry
             opened = Entry.decode(vault.open_entry(in_journal(entry.version), entry.sealed))
         except Corrupt:
             raise Corrupt(JOURNAL, None) from None
-        pending.add(opened.creds, opened.rows, vault.weigh_entry(entry.version, entry.sealed), len(entry.sealed))
+        keys = len(opened.rows) + (opened.creds is not None)
+        share, weight = vault.weigh_entry(entry.version, entry.sealed), weigh_commit(len(entry.sealed), keys)
+        pending.add(opened.creds, opened.rows, share, weight)
     return pending
 
 
@@ -118,7 +122,7 @@ class Merged:
 
 
 class Journals:
-    """What is remembered of journals, up to 64 MiB of values in all. Forgetting is always safe: they can be read again."""
+    """What is remembered of journals, up to 64 MiB of weight in all. Forgetting is always safe: they can be read again."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[UUID, Pending] = OrderedDict()
@@ -136,27 +140,27 @@ class Journals:
 
     def keep(self, sid: UUID, pending: Pending) -> None:
         self.forget(sid)
-        if not pending.count or pending.size > _LARGEST:
+        if not pending.count or pending.weight > _LARGEST:
             return
         self._kept[sid] = pending
-        self._size += pending.size
+        self._size += pending.weight
         while self._size > _REMEMBERED_BYTES:
-            self._size -= self._kept.popitem(last=False)[1].size
+            self._size -= self._kept.popitem(last=False)[1].weight
 
     def added(
-        self, head: Head, creds: bytes | None, rows: Iterable[tuple[str, bytes, bytes | None]], share: int, size: int
+        self, head: Head, creds: bytes | None, rows: Iterable[tuple[str, bytes, bytes | None]], share: int, weight: int
     ) -> None:
         """A commit was journaled: ``head`` is the one before it."""
         pending = self.of(head)
         self.forget(head.sid)
         if pending is not None:
-            pending.add(creds, rows, share, size)
+            pending.add(creds, rows, share, weight)
             self.keep(head.sid, pending)
 
     def forget(self, sid: UUID) -> None:
         pending = self._kept.pop(sid, None)
         if pending is not None:
-            self._size -= pending.size
+            self._size -= pending.weight
 
 
 def counted(keys: Counts, pending: Pending, stored: Mapping[Name, int]) -> Counts:

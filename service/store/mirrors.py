@@ -114,7 +114,9 @@ class Mirrors:
                 if head.pending:
                     await self._settler.settle(stand)  # a mirrored session has no journal
                     continue
-                mask = stand.vault.mask(bind(head.version + 1, head.dek_id, head.recent, head.identity))
+                mask = stand.vault.mask(
+                    bind(head.version + 1, head.dek_id, head.recent, head.identity, head.pre_key_top)
+                )
                 delta = (mask - stand.masked()) % PRIME
                 async with self._database.connection() as connection:
                     version = await sql.switch(connection, sid, head.version, head.dek_id, epoch, delta, on=on)

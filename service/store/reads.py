@@ -209,8 +209,10 @@ def _page(vault: SessionVault, ktype: str, rows: list[StoredRow], pending: Pendi
     opened = vault.open_all([row for row in rows if row.kh < last])
     keys = {row.kh: key for row, key in zip(rows, opened, strict=False)}
     for (of_type, key_id), value in pending.values.items():
+        if of_type != ktype:
+            continue
         kh = vault.find(of_type, key_id)
-        if of_type != ktype or not after < kh < last:
+        if not after < kh < last:
             continue
         keys.pop(kh, None)
         if value is not None:

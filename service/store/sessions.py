@@ -1,11 +1,12 @@
 """Summaries, leases, deletion and the way back."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from protocol.types import session_uuid
-from service.errors import Deleted, Fenced, LeaseHeld, NoSession, Unavailable
+from service.errors import Corrupt, Deleted, Fenced, LeaseHeld, NoSession, Unavailable
 from service.records import Identity, Lease, SessionRow, Vacant
 from service.sql import sessions as sql
 from service.sql import whole
@@ -117,7 +118,8 @@ class Sessions:
         sid = session_uuid(tenant, name)
         stand = self._heads.remembered(sid)
         if stand is not None and stand.head.pending:
-            await self._settler.settle_now(tenant, sid)  # its rows are counted
+            with suppress(Corrupt):  # a damaged one must be let go of, too
+                await self._settler.settle_now(tenant, sid)  # its rows are counted
         async with self._database.connection() as connection:
             deleted = await sql.mark_deleted(connection, sid, epoch)
             self._heads.forget(sid)

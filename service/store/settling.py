@@ -35,8 +35,11 @@ _QUIET_S: Final = 0.25
 _LONGEST_S: Final = 15.0
 _LEFT_BEHIND_S: Final = 60.0
 _LOOK_S: Final = 0.1
-_MUCH: Final = (128, 1 << 22)  # entries, bytes: settled at once
-_FULL: Final = (512, 1 << 24)  # beyond which a commit waits for it
+_MUCH: Final = (128, 1 << 22)  # entries, weight: settled at once
+_FULL: Final = (256, 1 << 23)  # beyond which a commit waits for it: what is settled takes a second at most
+_ATTEMPTS: Final = 5
+_TOLD: Final = 1000
+_FIRST: Final = UUID(int=0)
 _SLICE: Final = 128
 """Rows sealed before others have their turn."""
 
@@ -45,7 +48,7 @@ _log = get_logger("authstore.settling")
 
 def is_full(head: Head) -> bool:
     """So much waits that the next commit has to wait for it."""
-    return head.pending >= _FULL[0] or head.journal_bytes >= _FULL[1]
+    return head.pending >= _FULL[0] or head.journal_weight >= _FULL[1]
 
 
 class _Due:
@@ -71,6 +74,7 @@ class Settler:
         self._heads = heads
         self._due: dict[UUID, _Due] = {}
         self._some = asyncio.Event()
+        self._told: set[UUID] = set()
 
     def note(self, tenant: str, head: Head) -> None:
         """A commit went into the session's journal."""
@@ -80,7 +84,7 @@ class Settler:
             due = self._due[head.sid] = _Due(tenant, now)
             self._some.set()
         due.last = now
-        due.much = head.pending >= _MUCH[0] or head.journal_bytes >= _MUCH[1]
+        due.much = head.pending >= _MUCH[0] or head.journal_weight >= _MUCH[1]
 
     async def run(self) -> None:
         """Settles what is due, for as long as the process serves."""
@@ -91,22 +95,32 @@ class Settler:
                 await asyncio.wait_for(self._some.wait(), max(0, looked + _LEFT_BEHIND_S - clock()))
             for sid, due in list(self._due.items()):
                 if due.is_due(clock()):
-                    await self._quietly(self.settle_now(due.tenant, sid))
+                    due.last = clock()  # the next try comes after a pause, when this one finds no database
+                    await self._quietly(sid, self.settle_now(due.tenant, sid))
             if clock() - looked >= _LEFT_BEHIND_S:
                 looked = clock()
-                await self._quietly(self._settle_left_behind())
+                await self._quietly(_FIRST, self._settle_left_behind())
             if not self._due:
                 self._some.clear()
             else:
                 await asyncio.sleep(_LOOK_S)
 
-    async def settle_now(self, tenant: str, sid: UUID) -> None:
-        """All that waits of a session, in its turn. Nothing when there is no such session. Raises Corrupt, Unavailable."""
+    async def settle_now(self, tenant: str, sid: UUID, *, fresh: bool = False) -> None:
+        """All that waits of a session, in its turn; ``fresh``: also what this process does not know of.
+
+        Nothing when there is no such session, or it is deleted. Raises Corrupt, Unavailable.
+        """
         async with self._heads.line(sid):
+            for attempt in range(_ATTEMPTS):
+                known = None if fresh or attempt else self._heads.remembered(sid)
+                stand = known or await self._heads.look(tenant, sid)
+                if isinstance(stand, Vacant) or stand.head.deleted or not stand.head.pending:
+                    break
+                if await self.settle(stand) is not None:
+                    break
+            else:
+                return  # others write and settle it all the time
             self._due.pop(sid, None)
-            stand = self._heads.remembered(sid) or await self._heads.look(tenant, sid)
-            if not isinstance(stand, Vacant) and stand.head.pending:
-                await self.settle(stand)
 
     async def settle_all(self) -> None:
         """What is known to wait, now."""
@@ -132,7 +146,7 @@ class Settler:
         if rows is None:
             self._heads.forget(head.sid)
             return None
-        head = replace(head, rows=rows, pending=0, journal_bytes=0)
+        head = replace(head, rows=rows, pending=0, journal_weight=0)
         self._heads.remember(head, stand.vault, stand.mask)
         return replace(stand, head=head)
 
@@ -143,20 +157,28 @@ class Settler:
             return await work(used)
 
     async def _settle_left_behind(self) -> None:
-        async with self._database.connection(patient=False) as connection:
-            waiting = await sql.find_waiting(connection, _LEFT_BEHIND_S)
-        for sid, tenant in waiting:
-            await self._quietly(self.settle_now(tenant, sid))
+        after = _FIRST
+        while True:
+            async with self._database.connection(patient=False) as connection:
+                waiting = await sql.find_waiting(connection, _LEFT_BEHIND_S, after)
+            for sid, tenant in waiting:
+                await self._quietly(sid, self.settle_now(tenant, sid, fresh=True))
+            if len(waiting) < sql.PAGE:
+                return
+            after = waiting[-1][0]
 
-    async def _quietly(self, work: Awaitable[None]) -> None:
-        """What fails is told, and does not keep other sessions from their turn."""
+    async def _quietly(self, sid: UUID, work: Awaitable[None]) -> None:
+        """What fails is told once, and does not keep other sessions from their turn."""
         try:
             await work
         except Unavailable:
-            pass  # later
+            pass  # it stays due
         except Exception as error:
-            _log.exception("a session was not settled", exc=error)
-            report(error)
+            self._due.pop(sid, None)
+            if len(self._told) < _TOLD and sid not in self._told:
+                self._told.add(sid)
+                _log.exception("a session was not settled", exc=error)
+                report(error)
 
 
 async def _prepare(head: Head, vault: SessionVault, pending: Pending) -> Settling:
@@ -168,4 +190,4 @@ async def _prepare(head: Head, vault: SessionVault, pending: Pending) -> Settlin
         await asyncio.sleep(0)
     share = sum(weigh(row.weights, row.digest) for row in rows if row.sealed is not None)
     delta = (share - pending.share) % PRIME
-    return Settling(head.sid, pending.settled, head.dek_id, pending.count, pending.size, delta, rows)
+    return Settling(head.sid, pending.settled, head.dek_id, pending.count, pending.weight, delta, rows)
