@@ -14,6 +14,7 @@
  */
 import { isUint8Array } from 'node:util/types'
 import { readCommon } from './common-shapes.js'
+import { recordText } from './record-text.js'
 
 /** What a Baileys release has to bring: `import * as baileys from 'baileys'`. */
 export interface BaileysModule {
@@ -72,6 +73,8 @@ export function decodeKey(type: string, text: string, baileys: BaileysModule): u
 
 function textOf(value: unknown): string | undefined {
   try {
+    const record = recordText(value)
+    if (record !== undefined) return record
     return isPlain(value) ? (JSON.stringify(value) as string | undefined) : write(value, '')
   } catch (error) {
     // A value within itself: native JSON names it, the walks above it run out of stack.

@@ -1,9 +1,10 @@
-/** Texts that are read without JSON.parse, beside it: the same values, and the same refusals, whatever is changed. */
+/** Texts that are read and written without JSON, beside it: the same values and refusals, whatever is changed. */
 import assert from 'node:assert/strict'
 import { randomBytes, randomInt } from 'node:crypto'
 import test from 'node:test'
-import { decode } from '../dist/esm/index.js'
+import { decode, encode } from '../dist/esm/index.js'
 import { readCommon } from '../dist/esm/common-shapes.js'
+import { recordText } from '../dist/esm/record-text.js'
 
 const RUNS = 200
 const CHANGES = 30
@@ -90,4 +91,62 @@ test('what is handed out is its own, of the usual prototype', () => {
   assert.equal(Object.getPrototypeOf(first._sessions), Object.prototype)
   for (const name of Object.keys(first._sessions)) delete first._sessions[name]
   assert.equal(JSON.stringify(second), text)
+})
+
+const ODD = [
+  ...[undefined, null, true, '', 'Buffer', 'AQ==', 'é', '"', '\ud83d', 7, -0, 1.5, 2 ** 60, Number.NaN, () => 1],
+  ...[[], [1], {}, { a: 1 }, { 0: 1 }, new Map(), Object.create(null), Object.create({ inherited: 1 }), new Date(0)],
+  ...[Buffer.from('x'), new Uint8Array(0), new ArrayBuffer(2), { type: 'Buffer', data: 'AQ==' }],
+  { toJSON: () => ({ a: Buffer.from('y') }) },
+]
+const NAMES = ['type', 'buffer', 'toJSON', 'data', '__proto__', '0', 'é', 'a"b', 'key', 'baseKey', 'AQ==']
+
+function replacer(_name, value) {
+  const data = value instanceof ArrayBuffer ? new Uint8Array(value) : value?.type === 'Buffer' ? value.data : value
+  if (Array.isArray(data) && data !== value) return { type: 'Buffer', data: Buffer.from(data).toString('base64') }
+  return data instanceof Uint8Array ? { type: 'Buffer', data: Buffer.from(data).toString('base64') } : value
+}
+
+function places(value, found = []) {
+  for (const name of Object.keys(value)) {
+    found.push([value, name])
+    if (value[name] !== null && typeof value[name] === 'object') places(value[name], found)
+  }
+  return found
+}
+
+test('a session record is written as JSON has it', () => {
+  for (let run = 0; run < RUNS; run++) {
+    const value = record()
+    const text = JSON.stringify(value)
+    assert.equal(recordText(decode(text)), chainsHaveKeys(value) ? text : undefined)
+    assert.equal(encode(value), text)
+  }
+})
+
+/** Without one, libsignal's own has an undefined member there. */
+function chainsHaveKeys({ _sessions }) {
+  return Object.values(_sessions).every(({ _chains }) => Object.values(_chains).every(({ chainKey }) => chainKey.key))
+}
+
+test('a closed chain has an undefined key', () => {
+  const value = record()
+  for (const { _chains } of Object.values(value._sessions)) {
+    for (const { chainKey } of Object.values(_chains)) chainKey.key = undefined
+  }
+  assert.equal(recordText(value), JSON.stringify(value))
+})
+
+test('with any member replaced, added or taken away the text is still what JSON has', () => {
+  for (let run = 0; run < RUNS * CHANGES; run++) {
+    const value = record()
+    const all = places(value)
+    const [holder, name] = all[randomInt(all.length)]
+    const odd = ODD[randomInt(ODD.length)]
+    const added = { value: odd, enumerable: true, configurable: true, writable: true }
+    if (chance(8)) delete holder[name]
+    else Object.defineProperty(holder, chance(2) ? name : NAMES[randomInt(NAMES.length)], added)
+    const text = recordText(value)
+    if (text !== undefined) assert.equal(text, JSON.stringify(value, replacer))
+  }
 })
