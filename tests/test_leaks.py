@@ -23,12 +23,15 @@ from service.embedded import running
 from service.http import wire
 from service.http.raw_json import decode
 from service.process import Parts
-from service.records import Head, Identity, Opened, SessionRow, StoredRow, Vacant
+from service.records import Head, Identity, JournalEntry, Opened, SessionRow, Settling, StoredRow, Vacant
+from service.sql.keys import WholeSession
 from service.sql.sessions import Wrapped
 from service.store.commits import first_change
+from service.store.entries import Entry
 from service.store.heads import Stand
+from service.store.journal import Merged, Pending
 from service.store.reads import Page
-from service.store.request import CommitRequest, Row
+from service.store.request import CommitRequest, Row, Work
 from service.store.sessions import Summary
 from service.store.tokens import TokenRow
 from service.vault import MasterKeys, SessionVault
@@ -202,8 +205,20 @@ def _rows(marked: Marked, key: bytes, word: str, name: str) -> Iterator[object]:
     change = first_change(UUID(int=1), Vacant(), vault, sealed, Identity(), None)
     yield from (vault, row, request, sealed, head, session, stored, opened, change, Page([opened], None))
     yield Stand(head, vault, session)
+    yield from _waiting(request, session, vault, key)
     yield Summary(name, 1, 1, None, False, {}, now, now)
     yield Wrapped(UUID(int=1), "default", 1, "0" * 16, key)
+
+
+def _waiting(request: CommitRequest, session: SessionRow, vault: SessionVault, key: bytes) -> Iterator[object]:
+    """What a journal is on its way."""
+    pending = Pending(1)
+    pending.add(key, request.rows, 1, 1)
+    work = Work(CommitRequest(rows=request.rows, key=UUID(int=1)))
+    entry = JournalEntry(2, vault.seal_entry("journal 2", work.entry))
+    yield from (pending, work, entry, Entry(False, key, request.rows), Merged(pending))
+    yield WholeSession(session, [entry], [])
+    yield Settling(UUID(int=1), 1, 1, 1, 1, 1, vault.seal_all(request.rows))
 
 
 def _bodies(marked: Marked, name: str) -> Iterator[object]:
