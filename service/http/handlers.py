@@ -1,8 +1,8 @@
 """One handler a call: parse, call the store once, render."""
 
 import asyncio
-from collections.abc import Callable
-from typing import Concatenate, Final, ParamSpec, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from aiohttp import web
 
@@ -90,9 +90,7 @@ async def commit_many(request: web.Request) -> web.Response:
     store, caller = _asked(request)
     caller.need("write")
     commits = await _parsed(wire.parse_commits, await read_body(request))
-    # Tasks start in this order, and each session's line is first come, first served.
-    answers = await asyncio.gather(*(_commit_one(request, store, caller, name, change) for name, change in commits))
-    return _json(wire.CommitsAnswer(list(answers)))
+    return _json(wire.CommitsAnswer(await _together([_commit_one(request, store, caller, *each) for each in commits])))
 
 
 async def put_state(request: web.Request) -> web.Response:
@@ -149,6 +147,19 @@ async def _commit_one(
     except Exception as error:
         return wire.BatchedAnswer(problem=account_for(request, error))
     return wire.BatchedAnswer(done.version, done.epoch)
+
+
+async def _together(members: list[Coroutine[Any, Any, T]]) -> list[T]:
+    """Their results, in order. None may raise. `asyncio.gather` costs twice as much: it has a callback for each."""
+    # They start in this order, and each session's line is first come, first served.
+    tasks = [asyncio.create_task(member) for member in members]
+    try:
+        return [await task for task in tasks]  # while one is waited for, the others go on
+    except asyncio.CancelledError:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
 
 
 async def _stream(request: web.Request, state: State, first: list[Opened]) -> web.StreamResponse:
