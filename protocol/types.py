@@ -48,6 +48,7 @@ def session_uuid(tenant: str, name: str) -> UUID:
     return uuid5(_NAMESPACE, f"{tenant}/{name}")
 
 
+@lru_cache(maxsize=1024)  # what is refused is not kept
 def check_type(ktype: str) -> str:
     """The key type itself, 1-64 characters without NUL, or BadName. Unknown types are as good as known ones."""
     if not 1 <= len(ktype) <= TYPE_MAX:

@@ -5,6 +5,8 @@ Values and creds are ``Raw``: JSON text that is passed on as it was sent.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
+from itertools import repeat
 from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
 
@@ -27,6 +29,7 @@ Keys = dict[str, dict[str, Json]]
 Count = Annotated[int, Meta(ge=0)]
 
 _NULL = b"null"
+_row = partial(tuple.__new__, Row)  # without the Python function that a named tuple has for it
 
 
 class Quiet(Hidden, Struct):
@@ -309,7 +312,16 @@ def _batched(decoded: Decoded[CommitsBody], each: BatchedCommit) -> CommitReques
 
 def _commit(decoded: Decoded[Any], parsed: CommitBody, steering: Steering) -> CommitRequest:
     creds = None if parsed.creds is UNSET else _object(decoded, parsed.creds)
-    return CommitRequest(creds, _rows(decoded, parsed.keys), parsed.reset, parsed.force, **steering.named())
+    rows = _rows(decoded, parsed.keys)
+    return CommitRequest(
+        creds,
+        rows,
+        parsed.reset,
+        parsed.force,
+        lease_epoch=steering.lease_epoch,
+        if_match=steering.if_match,
+        key=steering.key,
+    )
 
 
 def _object(decoded: Decoded[Any], raw: Raw) -> bytes:
@@ -324,11 +336,20 @@ def _rows(decoded: Decoded[Any], keys: Keys) -> list[Row]:
     try:
         for ktype, members in keys.items():
             check_type(decoded.name(ktype))
-            ids, values = check_ids(decoded.names(members)), decoded.texts(members.values())
-            rows += [Row(ktype, i, None if value == _NULL else value) for i, value in zip(ids, values, strict=True)]
+            if len(members) == 1:  # what a commit mostly has of a type
+                ((name, raw),) = members.items()
+                value = decoded.text(raw)
+                rows.append(_row((ktype, check_id(decoded.name(name)), None if value == _NULL else value)))
+            else:
+                rows += _rows_of(ktype, check_ids(decoded.names(members)), decoded.texts(members.values()))
     except BadName as error:
         raise BadInput(str(error), pointer="/keys") from None
     return rows
+
+
+def _rows_of(ktype: str, ids: list[bytes], values: list[bytes]) -> Iterable[Row]:
+    found = [None if value == _NULL else value for value in values] if _NULL in values else values
+    return map(_row, zip(repeat(ktype), ids, found, strict=False))
 
 
 def _named(check: Callable[[str], T], text: str) -> T:
