@@ -124,7 +124,7 @@ async def _row_in_the_way(url: str, name: str) -> AsyncIterator[None]:
     await connection.execute("BEGIN")
     await connection.execute(
         "INSERT INTO sessions (sid, tenant, name, version, epoch, master_key_id, dek_id, wrapped_key, row_count, mark, recent, "
-        "paired) SELECT $1, tenant, $2, 1, 0, master_key_id, dek_id, wrapped_key, rows, mark, recent, paired "
+        "paired) SELECT $1, tenant, $2, 1, 0, master_key_id, dek_id, wrapped_key, row_count, mark, recent, paired "
         "FROM sessions LIMIT 1",
         session_uuid("default", name),
         name,

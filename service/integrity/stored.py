@@ -111,7 +111,7 @@ class StoredCheck:
         if self._sum % PRIME != head.mark or self._rows != head.rows or self._gaps:
             yield Finding("set-unproven", "", detail=f"{head.rows} rows were committed, {self._rows} are there")
         top = head.pre_key_top
-        if top is not None and self._state.highest_pre_key > top:
+        if top is not None and self._state.highest_pre_key > max(top, 0):  # 0 also says that there are none
             yield Finding("columns-disagree", CREDS, detail="pre_key_top")
         if self._seen is not None and self._seen > head.version:
             yield Finding("version-regressed", "", detail=f"version {head.version} now, {self._seen} before")
