@@ -183,9 +183,7 @@ class _Builder:
 
     def _add_ours(self, name: str, label: str, kind: str, settings: dict[str, Any], counters: Sequence[Reader]) -> None:
         statements = next(counter for counter in counters if isinstance(counter, Statements))
-        afterwork = Afterwork(statements)
-        self._stack.callback(afterwork.close)
-        self._add(name, label, kind, settings, _UNPROVEN, counters, afterwork)
+        self._add(name, label, kind, settings, _UNPROVEN, counters, Afterwork(statements))
 
     def _add_on_postgres(
         self, name: str, label: str, kind: str, settings: dict[str, Any], more: Sequence[Reader] = ()
