@@ -154,7 +154,7 @@ def _costs(results: Mapping[str, Any]) -> str:
             rows.append([store["label"], *cells])
     legend = (
         "r: HTTP requests, s: SQL statements, c: Redis commands, and kB of WAL. None of this depends on the machine. "
-        "Later: what becomes rows when the commit has long been answered and is durable."
+        "Later: what becomes rows when the commit has long been answered and is durable, and the end of the leases taken."
     )
     return f"{_table(rows)}\n\n{legend}"
 
