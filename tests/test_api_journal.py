@@ -262,6 +262,8 @@ async def test_an_unpaired_identity_is_kept_when_keys_wait(api: Api, settle: Set
     await settle(session)
     answer = await api.ask("POST", at(session, "commit"), {"creds": creds(2, paired=False)})
     assert (answer.status, answer.slug) == (409, "identity-replaced")
+    whole = await api.ask("PUT", at(session, "state"), {"creds": creds(2, paired=False)})
+    assert (whole.status, whole.slug) == (409, "identity-replaced")
     await api.commit(session, {"keys": {"t": dict.fromkeys(many())}})
     await settle(session)
     await api.commit(session, {"creds": creds(2, paired=False)})  # nothing is lost with it any more

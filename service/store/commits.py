@@ -269,13 +269,13 @@ def _weigh(work: Work, size: int) -> int:
 
 def _needs_rows(head: Head, work: Work, identity: Identity | None, pre_keys: PreKeys) -> bool:
     """Whether what waits in the journal has to become rows first: to be judged by, to be written over, or to stay small."""
-    if not head.pending or head.deleted or work.request.wipes:
+    request = work.request
+    if not head.pending or head.deleted:
         return False
-    return (
-        is_full(head)
-        or (identity is not None and identity.tag != head.identity.tag)  # whether keys are stored, their rows say
-        or not _may_journal(head, work, pre_keys)
-    )
+    judged = identity is not None and not (request.force or request.reset)
+    if judged and identity is not None and identity.tag != head.identity.tag:
+        return True  # whether keys are stored, their rows say
+    return not request.wipes and (is_full(head) or not _may_journal(head, work, pre_keys))
 
 
 def _check(stand: Stand, work: Work, identity: Identity | None) -> Committed | None:
