@@ -10,7 +10,6 @@ import pytest
 from api import Api, at, creds, fresh, pre_key, serve, sid_of
 
 from service.errors import Unavailable
-from service.sql import lanes
 from service.store import Caller, commits, settling
 from service.store import sessions as store_sessions
 from service.store.request import CommitRequest, Row, Work
@@ -181,7 +180,6 @@ async def test_what_another_left_behind_is_settled_by_one_who_knows_less(
 async def test_damaged_journals_keep_no_other_from_its_turn_and_can_be_let_go_of(
     own_api: Api, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(lanes, "_RECONNECT_S", (0.01,))
     monkeypatch.setattr(settling.sql, "PAGE", 3)
     sessions = [await with_journal(own_api) for _ in range(8)]
     sessions.sort(key=lambda name: sid_of(name).bytes)

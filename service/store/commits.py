@@ -272,8 +272,7 @@ def _needs_rows(head: Head, work: Work, identity: Identity | None, pre_keys: Pre
     request = work.request
     if not head.pending or head.deleted:
         return False
-    judged = identity is not None and not (request.force or request.reset)
-    if judged and identity is not None and identity.tag != head.identity.tag:
+    if identity is not None and not (request.force or request.reset) and identity.tag != head.identity.tag:
         return True  # whether keys are stored, their rows say
     return not request.wipes and (is_full(head) or not _may_journal(head, work, pre_keys))
 
