@@ -1,8 +1,8 @@
 """One handler a call: parse, call the store once, render."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from collections.abc import Callable
+from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from aiohttp import web
 
@@ -15,8 +15,8 @@ from service.http.keys import CALLER, DEADLINE, METRICS, STORE
 from service.http.raw_json import BadBody, encode, quoted
 from service.records import Opened
 from service.store import AuthStore, Caller
+from service.store.batches import Outcome
 from service.store.reads import State
-from service.store.request import CommitRequest
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -90,7 +90,10 @@ async def commit_many(request: web.Request) -> web.Response:
     store, caller = _asked(request)
     caller.need("write")
     commits = await _parsed(wire.parse_commits, await read_body(request))
-    return _json(wire.CommitsAnswer(await _together([_commit_one(request, store, caller, *each) for each in commits])))
+    asked = [(name, change) for name, change in commits if not isinstance(change, BadInput)]
+    outcomes = iter(await store.commit_all(caller, asked))
+    answers = [change if isinstance(change, BadInput) else next(outcomes) for _, change in commits]
+    return _json(wire.CommitsAnswer([_batched(request, answer) for answer in answers]))
 
 
 async def put_state(request: web.Request) -> web.Response:
@@ -136,30 +139,11 @@ async def check_integrity(request: web.Request) -> web.Response:
     return _json(wire.integrity(report))
 
 
-async def _commit_one(
-    request: web.Request, store: AuthStore, caller: Caller, name: str, change: CommitRequest | BadInput
-) -> wire.BatchedAnswer:
-    """One member's answer, whatever becomes of it: the others may be stored already, and are told so."""
-    if isinstance(change, BadInput):
-        return wire.BatchedAnswer(problem=account_for(request, change))
-    try:
-        done = await store.commit(caller, name, change)
-    except Exception as error:
-        return wire.BatchedAnswer(problem=account_for(request, error))
-    return wire.BatchedAnswer(done.version, done.epoch)
-
-
-async def _together(members: list[Coroutine[Any, Any, T]]) -> list[T]:
-    """Their results, in order. None may raise. `asyncio.gather` costs twice as much: it has a callback for each."""
-    # They start in this order, and each session's line is first come, first served.
-    tasks = [asyncio.create_task(member) for member in members]
-    try:
-        return [await task for task in tasks]  # while one is waited for, the others go on
-    except asyncio.CancelledError:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise
+def _batched(request: web.Request, outcome: Outcome) -> wire.BatchedAnswer:
+    """One member's answer, whatever became of it: the others may be stored already, and are told so."""
+    if isinstance(outcome, Exception):
+        return wire.BatchedAnswer(problem=account_for(request, outcome))
+    return wire.BatchedAnswer(outcome.version, outcome.epoch)
 
 
 async def _stream(request: web.Request, state: State, first: list[Opened]) -> web.StreamResponse:

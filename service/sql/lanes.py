@@ -80,13 +80,17 @@ class Lanes(Generic[JobT, ResultT]):
 
     async def submit(self, job: JobT, weight: int = 1) -> ResultT:
         """The job's own result, or its own error. Not undone by cancelling the caller."""
+        return await self.enqueue(job, weight)
+
+    def enqueue(self, job: JobT, weight: int = 1) -> "asyncio.Future[ResultT]":
+        """The same, for whoever submits several before it waits. Raises Unavailable when too much waits already."""
         if len(self._queue) >= self._full:
             raise Unavailable("too much is waiting for the database")
         loop = asyncio.get_running_loop()
         waiting: _Waiting[JobT, ResultT] = _Waiting(job, weight, loop.time() + self._patience, loop.create_future())
         self._queue.append(waiting)
         self._wake()
-        return await waiting.answer
+        return waiting.answer
 
     def _wake(self) -> None:
         while self._idle:

@@ -1,6 +1,6 @@
 """`AuthStore`: the caller's check, then the right room. The only object the edge calls."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,6 +18,7 @@ from service.sql.keys import Got, Wanted, get_all
 from service.sql.lanes import Lanes
 from service.sql.pool import Database
 from service.store import keyring
+from service.store.batches import Outcome, commit_together
 from service.store.caller import Caller
 from service.store.commits import Commits, Committed
 from service.store.heads import Heads
@@ -125,6 +126,16 @@ class AuthStore:
             raise
         self._count("applied", len(request.rows))
         return done
+
+    async def commit_all(self, caller: Caller, asked: Sequence[tuple[str, CommitRequest]]) -> list[Outcome]:
+        """Commits of any sessions, each on its own: what `commit` gives or raises for each, in order."""
+        outcomes = await commit_together(self._commits, caller.need("write"), asked)
+        for outcome, (_, request) in zip(outcomes, asked, strict=True):
+            if isinstance(outcome, Committed):
+                self._count("applied", len(request.rows))
+            elif isinstance(outcome, ServiceError):
+                self._count(type(outcome).__name__.lower(), 0)
+        return outcomes
 
     async def get(self, caller: Caller, name: str, asked: Asked) -> dict[int, bytes]:
         """Values by their place in ``asked``, missing ones left out. Raises NoSession, Deleted, Corrupt."""

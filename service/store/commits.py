@@ -15,8 +15,10 @@ when others are first again and again, the session's row is held from the look t
 to rows later (`settling`); what has to see or change rows settles the journal first |
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from time import monotonic
 from typing import Final
 from uuid import UUID, uuid4
 
@@ -54,7 +56,7 @@ from service.sql.lanes import Lanes
 from service.sql.pool import Database
 from service.store.entries import in_journal, in_mirror
 from service.store.guards import NO_PRE_KEYS, PreKeys, judge, pre_keys_after
-from service.store.heads import Heads, Stand
+from service.store.heads import Heads, Line, Stand
 from service.store.keyring import renew
 from service.store.request import CommitRequest, Work
 from service.store.settling import Settler, is_full
@@ -77,6 +79,18 @@ class Committed(Value, frozen=True, gc=False):
     epoch: int
 
 
+class Begun(Value, frozen=True, gc=False):
+    """A commit under way that has no task of its own: see `Commits.begin`."""
+
+    tenant: str
+    name: str
+    line: Line
+    stand: Stand
+    work: Work
+    change: Change
+    answer: "asyncio.Future[Applied | NotApplied]"
+
+
 class Commits:
     """Applies commits of any session, those of one session in the order they came."""
 
@@ -92,23 +106,25 @@ class Commits:
     async def commit(self, tenant: str, name: str, request: CommitRequest) -> Committed:
         """Raises Refused and its kin, VersionMismatch, Deleted, KeyReused, BadInput, Unavailable."""
         sid = session_uuid(tenant, name)
-        if request.key is None:
-            request = replace(request, key=uuid4())  # ours, to find out what became of a lost answer
-        work = Work(request)
+        work = Work(_named(request))
         async with self._heads.line(sid):
-            for attempt in range(_ATTEMPTS):
-                if attempt >= _UNHELD and attempt % 2:
-                    done = await self._attempt_held(tenant, sid, work)
+            return await self._until_done(tenant, name, sid, work)
+
+    async def _until_done(self, tenant: str, name: str, sid: UUID, work: Work) -> Committed:
+        """For who has the session's turn."""
+        for attempt in range(_ATTEMPTS):
+            if attempt >= _UNHELD and attempt % 2:
+                done = await self._attempt_held(tenant, sid, work)
+            else:
+                stand = self._heads.remembered(sid) or await self._heads.look(tenant, sid)
+                if isinstance(stand, Vacant):
+                    done = await self._create(tenant, name, sid, stand, work)
                 else:
-                    stand = self._heads.remembered(sid) or await self._heads.look(tenant, sid)
-                    if isinstance(stand, Vacant):
-                        done = await self._create(tenant, name, sid, stand, work)
-                    else:
-                        remember_it = partial(self._remember, tenant, request)
-                        done = await self._attempt(stand, work, self._lanes.submit, self._settler.settle, remember_it)
-                if done is not None:
-                    return done
-                self._heads.forget(sid)
+                    remember_it = partial(self._remember, tenant, work.request)
+                    done = await self._attempt(stand, work, self._lanes.submit, self._settler.settle, remember_it)
+            if done is not None:
+                return done
+            self._heads.forget(sid)
         raise Unavailable("the session is being written by others; try again")
 
     async def _attempt_held(self, tenant: str, sid: UUID, work: Work) -> Committed | None:
@@ -171,9 +187,53 @@ class Commits:
         applied(stand, change, outcome)
         return Committed(outcome.version, outcome.epoch)
 
+    def begin(self, tenant: str, name: str, request: CommitRequest) -> "Begun | None":
+        """A commit on its way to the database, if nothing keeps it from going at once; to be followed by `end`.
+
+        None when there is something to wait for, to look up or to refuse: `commit` does that. Until its end the session's
+        turn is this commit's.
+        """
+        stand = self._heads.remembered(session_uuid(tenant, name))
+        if stand is None:
+            return None
+        line = self._heads.line(stand.head.sid)
+        if not line.enter_now():
+            return None
+        try:
+            work = Work(_named(request))
+            change = _change_at_once(stand, work)
+            if change is not None:
+                answer = self._lanes.enqueue(change, _weight_in_lane(change))
+                return Begun(tenant, name, line, stand, work, change, answer)
+        except Exception:  # noqa: S110 - `commit` meets it again, and tells it to whom it concerns
+            pass
+        line.leave()
+        return None
+
+    async def end(self, begun: "Begun") -> Committed:
+        """Raises what `commit` does; when it did not apply, it is tried in the long way, still in its turn."""
+        sid = begun.stand.head.sid
+        try:
+            outcome = await begun.answer
+            if isinstance(outcome, NotApplied):
+                self._heads.forget(sid)
+                return await self._until_done(begun.tenant, begun.name, sid, begun.work)
+            self._remember(begun.tenant, begun.work.request, begun.stand, begun.change, outcome)
+        except BaseException:
+            self._heads.forget(sid)  # whether it applied is not known
+            raise
+        finally:
+            begun.line.leave()
+        return Committed(outcome.version, outcome.epoch)
+
+    def abandon(self, begun: "Begun") -> None:
+        """Instead of `end`, when nobody waits for it any more."""
+        self._heads.forget(begun.stand.head.sid)
+        begun.line.leave()
+
     def _remember(self, tenant: str, request: CommitRequest, stand: Stand, change: Change, done: Applied) -> None:
         head = stand.head.after(change, done)
-        self._heads.remember(head, stand.vault, change.mask)
+        self._heads.remember(head, stand.vault, change.mask, stand.pace.after(monotonic()))
         if change.journal is not None:
             share = stand.vault.weigh_entry(head.version, change.journal)
             self._heads.journals.added(stand.head, request.creds, request.rows, share, change.journal_weight)
@@ -258,13 +318,27 @@ def _may_journal(head: Head, work: Work, pre_keys: PreKeys) -> bool:
     return request.force or pre_keys.new
 
 
-def _journals(head: Head, work: Work, pre_keys: PreKeys) -> bool:
-    """What is large goes into the journal, and what follows while that waits."""
-    return (head.pending > 0 or len(work.request.rows) >= _JOURNAL_FROM) and _may_journal(head, work, pre_keys)
+def _journals(stand: Stand, work: Work, pre_keys: PreKeys) -> bool:
+    """What is large goes into the journal, and what comes in a burst, and what follows while that waits."""
+    wanted = stand.head.pending or len(work.request.rows) >= _JOURNAL_FROM or stand.pace.hurried(monotonic())
+    return bool(wanted) and _may_journal(stand.head, work, pre_keys)
 
 
 def _weigh(work: Work, size: int) -> int:
     return weigh_commit(size, len(work.request.rows) + (work.request.creds is not None))
+
+
+def _named(request: CommitRequest) -> CommitRequest:
+    """With a key, ours where it came without, to find out what became of a lost answer."""
+    return request if request.key is not None else replace(request, key=uuid4())
+
+
+def _change_at_once(stand: Stand, work: Work) -> Change | None:
+    """The change, when all that is remembered lets it through. Raises when it does not."""
+    identity, pre_keys = work.identity(stand.vault), _pre_keys(stand.head, work.request)
+    if _needs_rows(stand.head, work, identity, pre_keys) or _check(stand, work, identity) is not None:
+        return None
+    return _change(stand, work, identity or stand.head.identity, pre_keys)
 
 
 def _needs_rows(head: Head, work: Work, identity: Identity | None, pre_keys: PreKeys) -> bool:
@@ -309,7 +383,7 @@ def _change(stand: Stand, work: Work, identity: Identity, pre_keys: PreKeys) -> 
     recent = remember(head.recent, _entry(work, stand.vault, version))
     mask = stand.vault.mask(bind(version, head.dek_id, recent, identity, pre_keys.top))
     weight = 0
-    if _journals(head, work, pre_keys):
+    if _journals(stand, work, pre_keys):
         journal = stand.vault.seal_entry(in_journal(version), work.entry)
         weight = _weigh(work, len(journal))
         mark, rows = stand.vault.weigh_entry(version, journal) + mask - stand.masked(), []

@@ -5,7 +5,8 @@ is always safe. One commit of a session is in flight at a time; the others queue
 """
 
 import asyncio
-from collections import OrderedDict
+import math
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -19,18 +20,39 @@ from service.store.journal import Journals
 from service.vault import MasterKeys, SessionVault, wrap_context
 
 _REMEMBERED: Final = 20_000
+_AT_ONCE_S: Final = 0.1
+_BURST: Final = 8
+
+
+class Pace(Value, frozen=True, gc=False):
+    """How fast a session is being written: when its last commit was stored, and how many in a row followed at once."""
+
+    last: float = -math.inf
+    quick: int = 0
+
+    def hurried(self, now: float) -> bool:
+        """Whether one more now is part of a burst, as when a client catches up on the messages of a night."""
+        return self.quick >= _BURST and now - self.last < _AT_ONCE_S
+
+    def after(self, now: float) -> "Pace":
+        """With one more commit, stored now."""
+        return Pace(now, self.quick + 1 if now - self.last < _AT_ONCE_S else 0)
+
+
+_CALM: Final = Pace()
 
 
 class Stand(Value, frozen=True, gc=False):
     """A session as far as we know. ``row`` is there when it was read just now: only then may a refusal rest on it.
 
-    ``mask``: the head's, from the commit that made it; None when it was read.
+    ``mask``: the head's, from the commit that made it; None when it was read. ``pace``: of what this process wrote to it.
     """
 
     head: Head
     vault: SessionVault
     row: SessionRow | None = None
     mask: int | None = None
+    pace: Pace = _CALM
 
     def masked(self) -> int:
         """What hides the sum of the session's rows as they stand."""
@@ -40,29 +62,44 @@ class Stand(Value, frozen=True, gc=False):
 class Line:
     """Whose turn it is to commit to a session: a context that is entered first come, first served."""
 
-    __slots__ = ("_end", "_lock", "_users")
+    __slots__ = ("_end", "_taken", "_waiting")
 
     def __init__(self, end: Callable[[], object]) -> None:
-        self._lock = asyncio.Lock()
-        self._users = 0
+        self._taken = False
+        self._waiting: deque[asyncio.Future[None]] = deque()
         self._end = end
 
+    def enter_now(self) -> bool:
+        """Takes the turn if it is nobody's; who does leaves with `leave`."""
+        if self._taken:
+            return False
+        self._taken = True
+        return True
+
+    def leave(self) -> None:
+        """The turn goes to whoever has waited longest."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():  # or its task was cancelled
+                turn.set_result(None)
+                return
+        self._taken = False
+        self._end()
+
     async def __aenter__(self) -> None:
-        self._users += 1
+        if self.enter_now():
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
         try:
-            await self._lock.acquire()
+            await turn
         except BaseException:
-            self._leave()
+            if not turn.cancelled():  # it was given the turn in the same moment
+                self.leave()
             raise
 
     async def __aexit__(self, *_: object) -> None:
-        self._lock.release()
-        self._leave()
-
-    def _leave(self) -> None:
-        self._users -= 1
-        if not self._users:
-            self._end()
+        self.leave()
 
 
 class Heads:
@@ -108,8 +145,8 @@ class Heads:
             self.remember(head, stand.vault)
         return stand
 
-    def remember(self, head: Head, vault: SessionVault, mask: int | None = None) -> None:
-        self._stands[head.sid] = Stand(head, vault, None, mask)
+    def remember(self, head: Head, vault: SessionVault, mask: int | None = None, pace: Pace = _CALM) -> None:
+        self._stands[head.sid] = Stand(head, vault, None, mask, pace)
         self._stands.move_to_end(head.sid)
         while len(self._stands) > _REMEMBERED:
             self._stands.popitem(last=False)

@@ -35,8 +35,8 @@ _QUIET_S: Final = 0.25
 _LONGEST_S: Final = 15.0
 _LEFT_BEHIND_S: Final = 60.0
 _LOOK_S: Final = 0.1
-_MUCH: Final = (128, 1 << 22)  # entries, weight: settled at once
-_FULL: Final = (256, 1 << 23)  # beyond which a commit waits for it: what is settled takes a second at most
+_MUCH: Final = (256, 1 << 22)  # entries, weight: settled at once
+_FULL: Final = (512, 1 << 23)  # beyond which a commit waits for it: what is settled takes a second at most
 _ATTEMPTS: Final = 5
 _TOLD: Final = 1000
 _FIRST: Final = UUID(int=0)
@@ -147,7 +147,7 @@ class Settler:
             self._heads.forget(head.sid)
             return None
         head = replace(head, rows=rows, pending=0, journal_weight=0)
-        self._heads.remember(head, stand.vault, stand.mask)
+        self._heads.remember(head, stand.vault, stand.mask, stand.pace)
         return replace(stand, head=head)
 
     async def _run(self, connection: Connection | None, work: Callable[[Connection], Awaitable[T]]) -> T:

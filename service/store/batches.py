@@ -1,0 +1,65 @@
+"""Commits that came together: those that nothing keeps leave at once, in one go; each stands alone all the same.
+
+A task a commit, a place in line, a wait for the turn: in a batch of small commits that costs as much as what is done in
+them. So whatever needs none of it (the session is remembered, nobody else has its turn, nothing is to be refused) is judged,
+sealed and handed to the lanes in a loop. All others go the long way beside them.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+from service.store.commits import Begun, Commits, Committed
+from service.store.request import CommitRequest
+
+Outcome = Committed | Exception
+Asked = tuple[str, CommitRequest]
+
+
+async def commit_together(commits: Commits, tenant: str, asked: Sequence[Asked]) -> list[Outcome]:
+    """What `Commits.commit` gives or raises for each ``(session, commit)``, in order. Those of one session apply in order."""
+    begun = _begin_all(commits, tenant, asked)
+    tasks = [
+        asyncio.create_task(_long_way(commits, tenant, *each))
+        for each, one in zip(asked, begun, strict=True)
+        if not one
+    ]
+    under_way = [one for one in begun if one is not None]
+    ended: list[Outcome] = []
+    try:
+        for one in under_way:
+            ended.append(await _end(commits, one))  # noqa: PERF401 - how far it came counts. While one is waited for, the others go on
+        others = [await task for task in tasks]
+    except asyncio.CancelledError:
+        for one in under_way[len(ended) + 1 :]:
+            commits.abandon(one)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
+    at_once, later = iter(ended), iter(others)
+    return [next(later if one is None else at_once) for one in begun]
+
+
+def _begin_all(commits: Commits, tenant: str, asked: Sequence[Asked]) -> list[Begun | None]:
+    begun: list[Begun | None] = []
+    waits: set[str] = set()  # behind one of its own session
+    for name, request in asked:
+        one = None if name in waits else commits.begin(tenant, name, request)
+        if one is None:
+            waits.add(name)
+        begun.append(one)
+    return begun
+
+
+async def _end(commits: Commits, begun: Begun) -> Outcome:
+    try:
+        return await commits.end(begun)
+    except Exception as error:
+        return error
+
+
+async def _long_way(commits: Commits, tenant: str, name: str, request: CommitRequest) -> Outcome:
+    try:
+        return await commits.commit(tenant, name, request)
+    except Exception as error:
+        return error
