@@ -211,8 +211,8 @@ class Change(Value, frozen=True, gc=False):
 
     ``mask``: of the head that it leaves. ``entry``: the same commit sealed for the mirror, stored with it; None while the
     session has no mirror. ``keyless``: the session stores no keys yet, so that those that come are new. ``journal``: the
-    commit as its journal keeps it, instead of ``rows``, and ``journal_weight`` what it weighs there; None for one that is
-    stored as rows.
+    commit as its journal keeps it, instead of ``rows``, ``journal_weight`` what it weighs there and ``journal_share`` what
+    it has of the mark; None for one that is stored as rows.
     """
 
     sid: UUID
@@ -230,6 +230,7 @@ class Change(Value, frozen=True, gc=False):
     keyless: bool = False
     journal: bytes | None = None
     journal_weight: int = 0
+    journal_share: int = 0
     pre_key_top: int | None = None
 
 

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import pytest
 from api import Api, at, creds, fresh, key_uuid, pre_key, serve, sid_of
 
-from service.store import Caller, settling
+from service.store import Caller, heads, settling
 from service.store.journal import Journals
 
 LARGE = 40
@@ -383,3 +383,39 @@ async def test_a_full_journal_becomes_rows_before_the_next_commit(api: Api, monk
         seen.append(await waiting(api, session))
     assert seen == [1, 2, 3, 1, 2, 3, 1, 2]
     await is_read_as(api, session, 9, {"t": many(stamp=7)}, creds())
+
+
+async def test_a_burst_of_small_commits_waits_and_is_read_like_any_other(
+    api: Api, settle: Settle, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(heads, "_AT_ONCE_S", 60.0)  # however slow the machine is
+    session = fresh()
+    await api.commit(session, {"creds": creds(), "keys": {"pre-key": {f"{n}": pre_key(n) for n in range(30)}}})
+    for n in range(30):
+        await api.commit(session, {"keys": {"session": {"peer.0": {"n": n}}, "pre-key": {f"{n}": None}}})
+    assert await waiting(api, session) == 30 - heads._BURST - 1
+    await settle(session)
+    await is_read_as(api, session, 31, {"session": {"peer.0": {"n": 29}}}, creds())
+
+
+async def test_a_session_that_is_written_now_and_then_has_rows_at_once(api: Api, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(heads, "_AT_ONCE_S", 0.0)  # each comes too late to be part of a burst
+    session = fresh()
+    await api.commit(session, {"creds": creds()})
+    for n in range(2 * heads._BURST):
+        await api.commit(session, {"keys": {"t": {"a": n}}})
+    assert await waiting(api, session) == 0
+
+
+async def test_a_burst_ends_when_it_has_become_rows_and_was_quiet(api: Api, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(heads, "_AT_ONCE_S", 60.0)
+    session = fresh()
+    await api.commit(session, {"creds": creds()})
+    for n in range(2 * heads._BURST):
+        await api.commit(session, {"keys": {"t": {"a": n}}})
+    assert await waiting(api, session) > 0
+    await api.store.settle(ME, session)
+    monkeypatch.setattr(heads, "_AT_ONCE_S", 0.0)  # as if time had passed
+    await api.commit(session, {"keys": {"t": {"a": "last"}}})
+    assert await waiting(api, session) == 0
+    assert await api.get(session, {"t": ["a"]}) == {"t": {"a": "last"}}

@@ -15,7 +15,7 @@ from service.http.raw_json import decode
 from service.sql import commit as commit_sql
 from service.sql import commit_one, journal, pool, sessions, whole
 from service.sql import keys as keys_sql
-from service.store import AuthStore, Caller
+from service.store import AuthStore, Caller, heads
 from service.store.auth_store import StoreOptions
 from service.store.request import CommitRequest, Row
 from service.vault import MasterKeys
@@ -173,6 +173,16 @@ async def test_what_waits_together_shares_statements(counted: Counted):
     assert len(sent) <= 8, len(sent)
     read = await counted.cost(*(counted.store.get(ME, name, [("session", b"user.0")]) for name in names))
     assert len(read) <= 6, len(read)
+
+
+async def test_a_batch_is_one_statement(counted: Counted, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(heads, "_AT_ONCE_S", 60.0)  # however slow the machine is
+    asked = [(f"s{n}", CommitRequest(rows=rows(1))) for n in range(64)]
+    await asyncio.gather(*(commit(counted, name) for name, _ in asked))
+    assert await counted.cost(counted.store.commit_all(ME, asked)) == [commit_sql.COMMIT_SQL]
+    for _ in range(heads._BURST):
+        await counted.store.commit_all(ME, asked)
+    assert await counted.cost(counted.store.commit_all(ME, asked)) == [journal.APPEND_MANY_SQL], "a burst"
 
 
 async def test_a_refusal_of_a_remembered_session_costs_one_look(counted: Counted):

@@ -235,8 +235,8 @@ class Commits:
         head = stand.head.after(change, done)
         self._heads.remember(head, stand.vault, change.mask, stand.pace.after(monotonic()))
         if change.journal is not None:
-            share = stand.vault.weigh_entry(head.version, change.journal)
-            self._heads.journals.added(stand.head, request.creds, request.rows, share, change.journal_weight)
+            share, weight = change.journal_share, change.journal_weight
+            self._heads.journals.added(stand.head, request.creds, request.rows, share, weight)
             self._settler.note(tenant, head)
 
     async def _create(self, tenant: str, name: str, sid: UUID, vacant: Vacant, work: Work) -> Committed | None:
@@ -382,11 +382,12 @@ def _change(stand: Stand, work: Work, identity: Identity, pre_keys: PreKeys) -> 
     version = head.version + 1
     recent = remember(head.recent, _entry(work, stand.vault, version))
     mask = stand.vault.mask(bind(version, head.dek_id, recent, identity, pre_keys.top))
-    weight = 0
+    weight = share = 0
     if _journals(stand, work, pre_keys):
         journal = stand.vault.seal_entry(in_journal(version), work.entry)
         weight = _weigh(work, len(journal))
-        mark, rows = stand.vault.weigh_entry(version, journal) + mask - stand.masked(), []
+        share = stand.vault.weigh_entry(version, journal)
+        mark, rows = share + mask - stand.masked(), []
     else:
         journal, rows = None, work.rows(stand.vault)
         if request.wipes:
@@ -408,6 +409,7 @@ def _change(stand: Stand, work: Work, identity: Identity, pre_keys: PreKeys) -> 
         head.rows <= 1,  # creds
         journal,
         weight,
+        share,
         pre_keys.top,
     )
 
