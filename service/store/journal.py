@@ -6,7 +6,7 @@ for its place. That none was swapped for an older one, or is missing with its se
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -19,6 +19,7 @@ _REMEMBERED_BYTES: Final = 1 << 26
 _LARGEST: Final = 1 << 23
 
 Name = tuple[str, bytes]
+Rows = Sequence[tuple[str, bytes, bytes | None]]
 Counts = Mapping[str, tuple[int, int]]
 CREDS: Final[Name] = (CREDS_TYPE, b"")
 JOURNAL: Final = "journal"
@@ -32,11 +33,12 @@ class Pending:
     have of the mark; ``weight``: what they are to settle (`records.weigh_commit`).
     """
 
-    __slots__ = ("count", "share", "values", "version", "weight")
+    __slots__ = ("_added", "_values", "count", "share", "version", "weight")
 
     def __init__(self, version: int) -> None:
         self.version = version
-        self.values: dict[Name, bytes | None] = {}
+        self._values: dict[Name, bytes | None] = {}
+        self._added: list[tuple[bytes | None, Rows]] = []
         self.count = 0
         self.share = 0
         self.weight = 0
@@ -48,14 +50,20 @@ class Pending:
     def settled(self) -> int:
         return self.version - self.count
 
-    def add(
-        self, creds: bytes | None, rows: Iterable[tuple[str, bytes, bytes | None]], share: int, weight: int
-    ) -> None:
+    @property
+    def values(self) -> dict[Name, bytes | None]:
+        # Put together when somebody looks: whoever commits waits for his answer.
+        for creds, rows in self._added:
+            for ktype, key_id, value in rows:
+                self._values[ktype, key_id] = value
+            if creds is not None:
+                self._values[CREDS] = creds
+        self._added.clear()
+        return self._values
+
+    def add(self, creds: bytes | None, rows: Rows, share: int, weight: int) -> None:
         """The session's next commit."""
-        for ktype, key_id, value in rows:
-            self.values[ktype, key_id] = value
-        if creds is not None:
-            self.values[CREDS] = creds
+        self._added.append((creds, rows))
         self.version += 1
         self.count += 1
         self.share += share
@@ -147,9 +155,7 @@ class Journals:
         while self._size > _REMEMBERED_BYTES:
             self._size -= self._kept.popitem(last=False)[1].weight
 
-    def added(
-        self, head: Head, creds: bytes | None, rows: Iterable[tuple[str, bytes, bytes | None]], share: int, weight: int
-    ) -> None:
+    def added(self, head: Head, creds: bytes | None, rows: Rows, share: int, weight: int) -> None:
         """A commit was journaled: ``head`` is the one before it."""
         pending = self.of(head)
         self.forget(head.sid)
