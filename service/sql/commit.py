@@ -1,4 +1,4 @@
-"""The commit statement: of many sessions; that of one is in `commit_one`, that of large commits in `journal`.
+"""The commit statement: of many sessions; that of one is in `commit_one`, that of large commits and of bursts in `journal`.
 
 A commit is a compare-and-set on the session's version, made with the head (`records.Head`) it was computed from: lease,
 version, pre-key guard, rows, mark and remembered keys in one statement and one round trip. Anything that stands otherwise

@@ -1,4 +1,4 @@
-"""The journal: large commits kept as one sealed entry each until their rows are written.
+"""The journal: large commits, and those of a burst, kept as one sealed entry each until their rows are written.
 
 A commit of hundreds of keys costs most where it is spread into rows: a hash, a digest and an encryption a key, an index
 entry a key. It is durable as soon as its entry is, so the entry is what the caller waits for; the rows follow

@@ -12,7 +12,7 @@ method is one transaction, except that a session met for the first time is looke
 | `commits.py` | a commit from request to answer: judge, seal, apply, or say why not |
 | `guards.py` | the refusals that protect an identity |
 | `entries.py` | a commit as one text: how a journal and a mirror keep it |
-| `journal.py`, `settling.py` | large commits that wait to become rows: what they say of the session, and how they do |
+| `journal.py`, `settling.py` | commits that wait to become rows: what they say of the session, and how they do |
 | `mirrors.py` | commits kept for another store until it has them; where a session came from |
 | `reads.py` | opening rows and what waits above them: gets, pages, whole states proven by their mark |
 | `sessions.py` | summaries, leases, deletion and the way back |

@@ -11,7 +11,7 @@ when others are first again and again, the session's row is held from the look t
 | a lease changed hands | nothing applied; Fenced after a fresh look |
 | a mirror was switched on or off meanwhile | that raised the version: nothing applied; look again |
 | a remembered head was stale | refusals are only spoken after a fresh look |
-| it is large, or follows large ones that wait | it is stored as an entry of the journal (`sql.journal`), and carried over \
+| it is large, or one of a burst, or follows others that wait | it is stored as an entry of the journal (`sql.journal`), and carried over \
 to rows later (`settling`); what has to see or change rows settles the journal first |
 """
 
@@ -228,6 +228,7 @@ class Commits:
 
     def abandon(self, begun: "Begun") -> None:
         """Instead of `end`, when nobody waits for it any more."""
+        begun.answer.cancel()  # or an error that nobody hears would be told of as one that was forgotten
         self._heads.forget(begun.stand.head.sid)
         begun.line.leave()
 

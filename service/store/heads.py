@@ -22,6 +22,7 @@ from service.vault import MasterKeys, SessionVault, wrap_context
 _REMEMBERED: Final = 20_000
 _AT_ONCE_S: Final = 0.1
 _BURST: Final = 8
+"""Commits in a row, each within that time of the one before: from the next on they are worth the journal."""
 
 
 class Pace(Value, frozen=True, gc=False):
