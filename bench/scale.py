@@ -36,6 +36,7 @@ _TITLES: Final = {
     "w9": "restart",
 }
 _TABLES: Final = {DIRECT: "auth_keys", BARE: "session_keys", OURS: "session_keys"}
+_JOURNAL: Final = "session_journal"
 _SIZE: Final = """
 SELECT pg_table_size($1::regclass) AS heap, pg_indexes_size($1::regclass) AS indexes,
        (SELECT n_tup_upd FROM pg_stat_user_tables WHERE relid = $1::regclass) AS updates,
@@ -187,17 +188,21 @@ def _time(folder: Path, start: Field, sizes: Sizes, say: Say) -> dict[str, Any]:
         worker.ask("fillCrowd", store=OURS, crowd=crowd)
         _named(start, OURS).wait()
         before = _size(start, OURS)
+        journal_before = _size_of(start, OURS, _JOURNAL)
         seconds = 60 * sizes.minutes
         say(f"{sizes.minutes} minutes of session updates")
         first = worker.ask("churn", store=OURS, crowd=crowd, seconds=seconds / 10)
         last = worker.ask("churn", store=OURS, crowd=crowd, seconds=seconds * 9 / 10)
         after = _size(start, OURS)
+        journal_after = _size_of(start, OURS, _JOURNAL)
     updates = after["updates"] - before["updates"]
     return {
         "minutes": sizes.minutes,
         "updates": first["updates"] + last["updates"],
         "mib_before": _mib(before),
         "mib_after": _mib(after),
+        "journal_mib_before": _mib(journal_before),
+        "journal_mib_after": _mib(journal_after),
         "hot": round((after["hot"] - before["hot"]) / updates, 4) if updates else None,
         "p50_ms_first": round(first["p50"], 3),
         "p50_ms_last": round(last["p50"], 3),
@@ -245,9 +250,13 @@ def _count(start: Field, name: str) -> int:
 
 
 def _size(start: Field, name: str) -> dict[str, int]:
+    return _size_of(start, name, _TABLES[name])
+
+
+def _size_of(start: Field, name: str, table: str) -> dict[str, int]:
     with _inside(start, name) as sql:
         sql.run("SELECT pg_stat_force_next_flush()")
-        return sql.row(_SIZE, _TABLES[name])
+        return sql.row(_SIZE, table)
 
 
 @contextmanager

@@ -68,7 +68,8 @@ def sentences(results: Mapping[str, Any]) -> Iterator[str]:
         t = results["time"]
         yield (
             f"{t['minutes']:g} minutes of session updates ({t['updates']:,}): {t['mib_before']} → {t['mib_after']} MiB, "
-            f"{t['hot'] or 0:.0%} HOT, median {t['p50_ms_first']} ms at first, {t['p50_ms_last']} ms at last."
+            f"{t['hot'] or 0:.0%} HOT, the journal's table {t['journal_mib_before']} → {t['journal_mib_after']} MiB, "
+            f"median {t['p50_ms_first']} ms at first, {t['p50_ms_last']} ms at last."
         )
 
 

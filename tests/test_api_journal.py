@@ -419,3 +419,18 @@ async def test_a_burst_ends_when_it_has_become_rows_and_was_quiet(api: Api, monk
     await api.commit(session, {"keys": {"t": {"a": "last"}}})
     assert await waiting(api, session) == 0
     assert await api.get(session, {"t": ["a"]}) == {"t": {"a": "last"}}
+
+
+async def test_room_is_made_where_settled_entries_lay(own_api: Api, monkeypatch: pytest.MonkeyPatch):
+    """Autovacuum looks once a minute; a long burst would leave the table grown by all that it settled meanwhile."""
+    monkeypatch.setattr(settling, "_TIDY", 1)
+    monkeypatch.setattr(settling._Due, "is_due", lambda _, __: True)
+    session = fresh()
+    await own_api.commit(session, {"creds": creds()})
+    await own_api.commit(session, {"keys": {"t": many()}})
+    vacuums = "SELECT vacuum_count FROM pg_stat_user_tables WHERE relname = 'session_journal'"
+    async with asyncio.timeout(20):
+        while not (await own_api.sql(vacuums))[0][0]:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    assert await waiting(own_api, session) == 0
+    assert await own_api.get(session, {"t": ["0"]}) == {"t": {"0": many()["0"]}}

@@ -10,6 +10,7 @@ lease and head as they are, so it takes nobody's turn.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 from uuid import UUID
 
@@ -135,6 +136,11 @@ SETTLE_FRESH_SQL: Final = (
 )
 
 
+# Entries come and go, and autovacuum looks once a minute: a long burst would leave hundreds of megabytes behind until then.
+# Whoever else is at it does it for us. The table keeps its length, since shortening it would make readers wait.
+TIDY_SQL: Final = "VACUUM (SKIP_LOCKED, TRUNCATE false) session_journal"
+
+
 async def append_all(connection: Connection, changes: Sequence[Change]) -> list[Applied | NotApplied]:
     """Commits of different sessions, each as its entry; one outcome each, in order."""
     if len(changes) == 1:
@@ -191,6 +197,12 @@ async def read_journal(connection: Connection, sid: UUID) -> tuple[SessionRow, l
         return None
     found = [JournalEntry(record["version"], record["sealed"]) for record in records if record["head"] is None]
     return nested_row(head["head"]), sorted(found, key=lambda entry: entry.version)
+
+
+async def tidy(connection: Connection) -> None:
+    """Makes room for new entries where settled ones lay. Whatever keeps it from that, autovacuum will do it."""
+    with suppress(asyncpg.PostgresError):
+        await connection.execute(TIDY_SQL)
 
 
 async def find_waiting(connection: Connection, older_s: float, after: UUID) -> list[tuple[UUID, str]]:

@@ -11,8 +11,8 @@ when others are first again and again, the session's row is held from the look t
 | a lease changed hands | nothing applied; Fenced after a fresh look |
 | a mirror was switched on or off meanwhile | that raised the version: nothing applied; look again |
 | a remembered head was stale | refusals are only spoken after a fresh look |
-| it is large, or one of a burst, or follows others that wait | it is stored as an entry of the journal (`sql.journal`), and carried over \
-to rows later (`settling`); what has to see or change rows settles the journal first |
+| it is large, or one of a burst, or follows others that wait | it is stored as an entry of the journal (`sql.journal`), \
+and carried over to rows later (`settling`); what has to see or change rows settles the journal first |
 """
 
 import asyncio

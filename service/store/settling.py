@@ -37,6 +37,7 @@ _LEFT_BEHIND_S: Final = 60.0
 _LOOK_S: Final = 0.1
 _MUCH: Final = (256, 1 << 22)  # entries, weight: settled at once
 _FULL: Final = (512, 1 << 23)  # beyond which a commit waits for it: what is settled takes a second at most
+_TIDY: Final = 1 << 26  # weight, settled since the journal's table was last tidied
 _ATTEMPTS: Final = 5
 _TOLD: Final = 1000
 _FIRST: Final = UUID(int=0)
@@ -75,6 +76,7 @@ class Settler:
         self._due: dict[UUID, _Due] = {}
         self._some = asyncio.Event()
         self._told: set[UUID] = set()
+        self._settled = 0  # weight
 
     def note(self, tenant: str, head: Head) -> None:
         """A commit went into the session's journal."""
@@ -97,6 +99,9 @@ class Settler:
                 if due.is_due(clock()):
                     due.last = clock()  # the next try comes after a pause, when this one finds no database
                     await self._quietly(sid, self.settle_now(due.tenant, sid))
+            if self._settled >= _TIDY:
+                self._settled = 0
+                await self._quietly(_FIRST, self._tidy())
             if clock() - looked >= _LEFT_BEHIND_S:
                 looked = clock()
                 await self._quietly(_FIRST, self._settle_left_behind())
@@ -146,6 +151,7 @@ class Settler:
         if rows is None:
             self._heads.forget(head.sid)
             return None
+        self._settled += pending.weight
         head = replace(head, rows=rows, pending=0, journal_weight=0)
         self._heads.remember(head, stand.vault, stand.mask, stand.pace)
         return replace(stand, head=head)
@@ -155,6 +161,10 @@ class Settler:
             return await work(connection)
         async with self._database.connection() as used:
             return await work(used)
+
+    async def _tidy(self) -> None:
+        async with self._database.connection(patient=False) as connection:
+            await sql.tidy(connection)
 
     async def _settle_left_behind(self) -> None:
         after = _FIRST
