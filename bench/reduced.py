@@ -22,7 +22,7 @@ from service import records, vault
 from service.records import Applied, Change
 from service.sql import commit
 from service.sql.pool import Connection
-from service.store import auth_store, commits, heads
+from service.store import auth_store, changes, heads
 
 _TAG: Final = bytes(16)
 _NEVER: Final = 1 << 30
@@ -87,10 +87,10 @@ _WITHOUT: Final[Mapping[str, Sequence[_Replaced]]] = {
         _Replaced(vault.SessionVault, "fingerprint", lambda *_: bytes(8)),
         _Replaced(vault.SessionVault, "fingerprint_of_rows", lambda *_: bytes(8)),
         # What only they are made from.
-        _Replaced(commits, "_JOURNAL_FROM", _NEVER),
+        _Replaced(changes, "_JOURNAL_FROM", _NEVER),
         _Replaced(heads, "_BURST", _NEVER),
-        _Replaced(commits, "_weight", lambda _: 0),
-        _Replaced(commits, "bind", lambda *_: b""),
+        _Replaced(changes, "_weight", lambda _: 0),
+        _Replaced(changes, "bind", lambda *_: b""),
         _Replaced(records, "bind", lambda *_: b""),
     ),
 }

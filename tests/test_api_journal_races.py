@@ -10,7 +10,7 @@ import pytest
 from api import Api, at, creds, fresh, pre_key, serve, sid_of
 
 from service.errors import Unavailable
-from service.store import Caller, commits, settling
+from service.store import Caller, changes, settling
 from service.store import sessions as store_sessions
 from service.store.request import CommitRequest, Row, Work
 
@@ -213,7 +213,7 @@ async def test_the_highest_pre_key_is_bound_to_the_mark(own_api: Api, other: Api
 async def test_what_is_too_large_for_a_journal_does_not_get_in_behind_another(
     own_api: Api, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(commits, "_JOURNAL_MOST", 60_000)
+    monkeypatch.setattr(changes, "_JOURNAL_MOST", 60_000)
     session = await with_journal(own_api)
     await own_api.commit(session, {"keys": {"t": many(300, 1)}})  # by keys
     assert await pending(own_api, session) == 0

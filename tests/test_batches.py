@@ -13,7 +13,7 @@ from protocol.types import session_uuid
 from service.errors import BadInput, Fenced, KeyReused, VersionMismatch
 from service.store import AuthStore, Caller
 from service.store.auth_store import StoreOptions
-from service.store.commits import Committed
+from service.store.changes import Committed
 from service.store.request import CommitRequest, Row
 from service.vault import MasterKeys
 

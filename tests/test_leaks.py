@@ -26,7 +26,7 @@ from service.process import Parts
 from service.records import Head, Identity, JournalEntry, Opened, SessionRow, Settling, StoredRow, Vacant
 from service.sql.keys import WholeSession
 from service.sql.sessions import Wrapped
-from service.store.commits import first_change
+from service.store.changes import first_change
 from service.store.entries import Entry
 from service.store.heads import Stand
 from service.store.journal import Merged, Pending

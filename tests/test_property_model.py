@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, note, seed, settings
 from hypothesis import strategies as st
 
 from service.records import RECENT_KEPT
-from service.store import commits as commits_of_store
+from service.store import changes, heads
 
 EXAMPLES = int(os.environ.get("TEST_EXAMPLES", "40"))
 SEED = int(os.environ.get("TEST_SEED", secrets.randbelow(1 << 32)))
@@ -437,11 +437,11 @@ def flat(keys: dict[str, dict[str, bytes]]) -> dict[tuple[str, str], bytes]:
     return {(ktype, key_id): text for ktype, members in keys.items() for key_id, text in members.items()}
 
 
-@pytest.fixture(params=[commits_of_store._JOURNAL_FROM, 0], ids=["rows", "journal"])
-def journal_from(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """As shipped, which makes rows of commits as small as these, and with each commit in the journal first."""
-    monkeypatch.setattr(commits_of_store, "_JOURNAL_FROM", request.param)
-    return int(request.param)
+@pytest.fixture(params=["rows", "bursts", "journal"])
+def ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commits as small as these become rows at once; or wait when they follow on each other; or wait always."""
+    monkeypatch.setattr(changes, "_JOURNAL_FROM", 0 if request.param == "journal" else changes._JOURNAL_FROM)
+    monkeypatch.setattr(heads, "_BURST", 1 if request.param == "bursts" else 1 << 30)
 
 
 @pytest.fixture
@@ -458,7 +458,7 @@ async def two(api: Api) -> list[tuple[Api, str]]:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(plan=plans)
-@pytest.mark.usefixtures("journal_from")
+@pytest.mark.usefixtures("ways")
 async def test_the_store_does_what_the_model_does(two: list[tuple[Api, str]], plan: dict[str, Any]):
     note(f"again with TEST_SEED={SEED} TEST_EXAMPLES={EXAMPLES}")
     sessions = [fresh() for _ in range(SESSIONS)]

@@ -10,6 +10,8 @@ method is one transaction, except that a session met for the first time is looke
 | `heads.py` | what is remembered of a session between commits, and who is next to commit |
 | `request.py` | a commit as it was asked for, and what is made of it once |
 | `commits.py` | a commit from request to answer: judge, seal, apply, or say why not |
+| `changes.py` | what a commit makes of a session: judged, sealed, marked; pure |
+| `batches.py` | commits that came together |
 | `guards.py` | the refusals that protect an identity |
 | `entries.py` | a commit as one text: how a journal and a mirror keep it |
 | `journal.py`, `settling.py` | commits that wait to become rows: what they say of the session, and how they do |

@@ -20,7 +20,8 @@ from service.sql.pool import Database
 from service.store import keyring
 from service.store.batches import Outcome, commit_together
 from service.store.caller import Caller
-from service.store.commits import Commits, Committed
+from service.store.changes import Committed
+from service.store.commits import Commits
 from service.store.heads import Heads
 from service.store.mirrors import Mirrors
 from service.store.reads import Asked, Page, Reads, State

@@ -16,13 +16,11 @@ and carried over to rows later (`settling`); what has to see or change rows sett
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from functools import partial
 from time import monotonic
 from typing import Final
-from uuid import UUID, uuid4
-
-from msgspec.structs import replace
+from uuid import UUID
 
 from protocol.pre_key import same_pair
 from protocol.types import PRE_KEY, session_uuid
@@ -38,45 +36,42 @@ from service.errors import (
 from service.records import (
     Applied,
     Change,
-    Head,
     Identity,
     NotApplied,
-    Recent,
-    SealedRow,
     Vacant,
     Value,
-    bind,
-    remember,
-    weigh_commit,
 )
 from service.sql import commit as sql
 from service.sql import sessions, whole
 from service.sql.keys import Got, Wanted
 from service.sql.lanes import Lanes
 from service.sql.pool import Database
-from service.store.entries import in_journal, in_mirror
-from service.store.guards import NO_PRE_KEYS, PreKeys, judge, pre_keys_after
+from service.store.changes import (
+    Committed,
+    change_at_once,
+    change_of,
+    check,
+    entry_of,
+    first_change,
+    first_head,
+    needs_rows,
+    pre_keys_of,
+    weight_in_lane,
+    with_key,
+)
 from service.store.heads import Heads, Line, Stand
 from service.store.keyring import renew
 from service.store.request import CommitRequest, Work
-from service.store.settling import Settler, is_full
-from service.vault import PRIME, SessionVault, new_data_key, weigh, wrap_context
+from service.store.settling import Settler
+from service.vault import SessionVault, new_data_key, wrap_context
 
 _ATTEMPTS: Final = 50
 _UNHELD: Final = 4  # attempts before a session is held
-_WHOLE_WEIGHT: Final = 1 << 30  # more than a statement takes: a replacement travels alone
-_JOURNAL_FROM: Final = 32  # rows
-_JOURNAL_MOST: Final = 1 << 22  # what one weighs
 
 Settle = Callable[[Stand], Awaitable[Stand | None]]
 Submit = Callable[[Change, int], Awaitable[Applied | NotApplied]]
 CommitLanes = Lanes[Change, Applied | NotApplied]
 ReadLanes = Lanes[Wanted, Got]
-
-
-class Committed(Value, frozen=True, gc=False):
-    version: int
-    epoch: int
 
 
 class Begun(Value, frozen=True, gc=False):
@@ -106,7 +101,7 @@ class Commits:
     async def commit(self, tenant: str, name: str, request: CommitRequest) -> Committed:
         """Raises Refused and its kin, VersionMismatch, Deleted, KeyReused, BadInput, Unavailable."""
         sid = session_uuid(tenant, name)
-        work = Work(_named(request))
+        work = Work(with_key(request))
         async with self._heads.line(sid):
             return await self._until_done(tenant, name, sid, work)
 
@@ -159,23 +154,23 @@ class Commits:
     ) -> Committed | None:
         """One try; None means: look again. ``applied`` hears of what was stored."""
         request, identity = work.request, work.identity(stand.vault)
-        pre_keys = _pre_keys(stand.head, request)
-        if _needs_rows(stand.head, work, identity, pre_keys):
+        pre_keys = pre_keys_of(stand.head, request)
+        if needs_rows(stand.head, work, identity, pre_keys):
             settled = await settle(stand)
             if settled is None:
                 return None
             stand = settled
         try:
-            replayed = _check(stand, work, identity)
+            replayed = check(stand, work, identity)
         except (Refused, VersionMismatch, Deleted, KeyReused):
             if stand.row is not None:
                 raise
             return None
         if replayed is not None:
             return replayed if stand.row is not None else None
-        change = _change(stand, work, identity or stand.head.identity, pre_keys)
+        change = change_of(stand, work, identity or stand.head.identity, pre_keys)
         try:
-            outcome = await submit(change, _weight_in_lane(change))
+            outcome = await submit(change, weight_in_lane(change))
         except BaseException:
             self._heads.forget(stand.head.sid)  # whether it applied is not known
             raise
@@ -200,10 +195,10 @@ class Commits:
         if not line.enter_now():
             return None
         try:
-            work = Work(_named(request))
-            change = _change_at_once(stand, work)
+            work = Work(with_key(request))
+            change = change_at_once(stand, work)
             if change is not None:
-                answer = self._lanes.enqueue(change, _weight_in_lane(change))
+                answer = self._lanes.enqueue(change, weight_in_lane(change))
                 return Begun(tenant, name, line, stand, work, change, answer)
         except Exception:  # noqa: S110 - `commit` meets it again, and tells it to whom it concerns
             pass
@@ -248,15 +243,15 @@ class Commits:
             raise VersionMismatch
         dek_id, data_key = new_data_key()
         vault = SessionVault(tenant, sid.bytes, dek_id, data_key)
-        identity, top = work.identity(vault) or Identity(), _pre_keys(None, request).top
-        change = first_change(sid, vacant, vault, work.rows(vault), identity, _entry(work, vault), top)
+        identity, top = work.identity(vault) or Identity(), pre_keys_of(None, request).top
+        change = first_change(sid, vacant, vault, work.rows(vault), identity, entry_of(work, vault), top)
         wrapped = self._heads.masters.wrap(data_key, wrap_context(tenant, sid.bytes, dek_id))
         async with self._database.connection() as connection:
             made = await whole.create(connection, change, tenant=tenant, name=name, epoch=vacant.epoch, wrapped=wrapped)
             if made is None:
                 await renew(connection, self._heads.masters)
                 return None
-        self._heads.remember(_first_head(change, made["epoch"], wrapped), vault, change.mask)
+        self._heads.remember(first_head(change, made["epoch"], wrapped), vault, change.mask)
         return Committed(made["version"], made["epoch"])
 
     async def _forgive_spelling(self, stand: Stand, request: CommitRequest) -> None:
@@ -269,163 +264,3 @@ class Commits:
             value = rows[place].value
             if text != value and (value is None or not same_pair(text, value)):
                 raise PreKeyOverwritten(pointer=f"/keys/{PRE_KEY}")
-
-
-def first_change(
-    sid: UUID,
-    vacant: Vacant,
-    vault: SessionVault,
-    rows: list[SealedRow],
-    identity: Identity,
-    entry: Recent | None,
-    pre_key_top: int | None = NO_PRE_KEYS,
-) -> Change:
-    """The change that makes a session: with an entry (a commit) at version 1 after ``vacant``, without at its own."""
-    version = vacant.version + (entry is not None)
-    recent = b"" if entry is None else remember(b"", replace(entry, version=version))
-    kept = [row for row in rows if row.sealed is not None]
-    mask = vault.mask(bind(version, vault.dek_id, recent, identity, pre_key_top))
-    mark = (_weight(kept) + mask) % PRIME
-    return Change(sid, version, vault.dek_id, None, mark, kept, True, recent, identity, mask, pre_key_top=pre_key_top)
-
-
-def _first_head(change: Change, epoch: int, wrapped: tuple[str, bytes]) -> Head:
-    """The head of a session just made by a first change."""
-    return Head(
-        sid=change.sid,
-        version=change.expected,
-        epoch=epoch,
-        master_key_id=wrapped[0],
-        dek_id=change.dek_id,
-        wrapped_key=wrapped[1],
-        rows=len(change.rows),
-        mark=change.mark_delta,
-        recent=change.recent,
-        identity=change.identity,
-        deleted=False,
-        pre_key_top=change.pre_key_top,
-    )
-
-
-def _pre_keys(head: Head | None, request: CommitRequest) -> PreKeys:
-    """What the commit does to the pre-keys of a session; ``head`` None: of one that is made by it."""
-    return pre_keys_after(NO_PRE_KEYS if head is None or request.wipes else head.pre_key_top, request.rows)
-
-
-def _may_journal(head: Head, work: Work, pre_keys: PreKeys) -> bool:
-    request = work.request
-    if request.wipes or head.mirrored or _weigh(work, len(work.entry)) > _JOURNAL_MOST:
-        return False
-    return request.force or pre_keys.new
-
-
-def _journals(stand: Stand, work: Work, pre_keys: PreKeys) -> bool:
-    """What is large goes into the journal, and what comes in a burst, and what follows while that waits."""
-    wanted = stand.head.pending or len(work.request.rows) >= _JOURNAL_FROM or stand.pace.hurried(monotonic())
-    return bool(wanted) and _may_journal(stand.head, work, pre_keys)
-
-
-def _weigh(work: Work, size: int) -> int:
-    return weigh_commit(size, len(work.request.rows) + (work.request.creds is not None))
-
-
-def _named(request: CommitRequest) -> CommitRequest:
-    """With a key, ours where it came without, to find out what became of a lost answer."""
-    return request if request.key is not None else replace(request, key=uuid4())
-
-
-def _change_at_once(stand: Stand, work: Work) -> Change | None:
-    """The change, when all that is remembered lets it through. Raises when it does not."""
-    identity, pre_keys = work.identity(stand.vault), _pre_keys(stand.head, work.request)
-    if _needs_rows(stand.head, work, identity, pre_keys) or _check(stand, work, identity) is not None:
-        return None
-    return _change(stand, work, identity or stand.head.identity, pre_keys)
-
-
-def _needs_rows(head: Head, work: Work, identity: Identity | None, pre_keys: PreKeys) -> bool:
-    """Whether what waits in the journal has to become rows first: to be judged by, to be written over, or to stay small."""
-    request = work.request
-    if not head.pending or head.deleted:
-        return False
-    if identity is not None and not (request.force or request.reset) and identity.tag != head.identity.tag:
-        return True  # whether keys are stored, their rows say
-    return not request.wipes and (is_full(head) or not _may_journal(head, work, pre_keys))
-
-
-def _check(stand: Stand, work: Work, identity: Identity | None) -> Committed | None:
-    """What was committed, when this is a replay; raises when it must not be applied."""
-    head, request = stand.head, work.request
-    if head.deleted:
-        raise Deleted
-    known = head.remembered(request.key) if request.key is not None else None
-    if known is not None:
-        if not work.is_known_by(known.fingerprint, stand.vault):
-            raise KeyReused
-        return Committed(known.version, head.epoch)
-    _check_lease(stand, request)
-    if request.only_new or (request.if_match is not None and request.if_match != head.version):
-        raise VersionMismatch
-    if identity is not None and not (request.force or request.reset):
-        judge(head.identity, identity, has_keys=head.rows > 1)
-    return None
-
-
-def _check_lease(stand: Stand, request: CommitRequest) -> None:
-    if request.lease_epoch is not None:
-        if request.lease_epoch != stand.head.epoch:
-            raise Fenced
-    elif stand.row is not None and stand.row.lease is not None and stand.row.lease.live:
-        raise Fenced
-
-
-def _change(stand: Stand, work: Work, identity: Identity, pre_keys: PreKeys) -> Change:
-    head, request = stand.head, work.request
-    version = head.version + 1
-    recent = remember(head.recent, _entry(work, stand.vault, version))
-    mask = stand.vault.mask(bind(version, head.dek_id, recent, identity, pre_keys.top))
-    weight = share = 0
-    if _journals(stand, work, pre_keys):
-        journal = stand.vault.seal_entry(in_journal(version), work.entry)
-        weight = _weigh(work, len(journal))
-        share = stand.vault.weigh_entry(version, journal)
-        mark, rows = share + mask - stand.masked(), []
-    else:
-        journal, rows = None, work.rows(stand.vault)
-        if request.wipes:
-            rows = [row for row in rows if row.sealed is not None]
-        mark = _weight(rows) + mask - (0 if request.wipes else stand.masked())
-    return Change(
-        head.sid,
-        head.version,
-        head.dek_id,
-        request.lease_epoch,
-        mark % PRIME,
-        rows,
-        request.force or work.forgiven == head.version,
-        recent,
-        identity,
-        mask,
-        request.wipes,
-        stand.vault.seal_entry(in_mirror(version), work.entry) if head.mirrored else None,
-        head.rows <= 1,  # creds
-        journal,
-        weight,
-        share,
-        pre_keys.top,
-    )
-
-
-def _entry(work: Work, vault: SessionVault, version: int = 0) -> Recent:
-    assert work.request.key is not None  # noqa: S101 - commit() gave one
-    return Recent(work.request.key, work.fingerprint(vault), version)
-
-
-def _weight(rows: Sequence[SealedRow]) -> int:
-    return sum(weigh(row.weights, row.digest) for row in rows if row.sealed is not None)
-
-
-def _weight_in_lane(change: Change) -> int:
-    """In rows: what is large should not make others wait, nor fill a statement alone."""
-    if change.journal is not None:
-        return 1 + (len(change.journal) >> 10)
-    return _WHOLE_WEIGHT if change.replace else len(change.rows)

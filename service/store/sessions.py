@@ -13,7 +13,7 @@ from service.sql import whole
 from service.sql.journal import read_journal
 from service.sql.keys import Wanted, get_all
 from service.sql.pool import Connection, Database
-from service.store.commits import first_change
+from service.store.changes import first_change
 from service.store.heads import Heads
 from service.store.journal import CREDS, Counts, counted, open_journal
 from service.store.keyring import renew
