@@ -1,6 +1,7 @@
 """Commits that came together: each on its own, those of one session in order, whatever kept one from going at once."""
 
 import asyncio
+import gc
 import os
 from collections.abc import AsyncIterator
 from typing import Any
@@ -10,7 +11,7 @@ import asyncpg
 import pytest
 
 from protocol.types import session_uuid
-from service.errors import BadInput, Fenced, KeyReused, VersionMismatch
+from service.errors import BadInput, Fenced, KeyReused, Unavailable, VersionMismatch
 from service.store import AuthStore, Caller
 from service.store.auth_store import StoreOptions
 from service.store.changes import Committed
@@ -146,6 +147,39 @@ async def test_nobody_waits_for_it_any_more(store: AuthStore, database_url: str)
         done = await store.commit(ME, name, put(7))
         assert done.version >= 2
         assert await value(store, name) == b"7"
+
+
+async def test_what_fails_when_nobody_waits_is_no_forgotten_error(store: AuthStore, monkeypatch: pytest.MonkeyPatch):
+    """An error that nobody fetches would be told by the event loop, and reported as a fault of ours."""
+    await made(store, "a", "b")
+    told: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    began, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def fail(*_: Any) -> Any:
+        began.set()
+        await goes_on.wait()
+        raise Unavailable
+
+    monkeypatch.setattr(store.write_lanes, "_patience", -1.0)
+    monkeypatch.setattr(store.write_lanes, "_run", fail)
+    task = asyncio.create_task(store.commit_all(ME, [("a", put(1)), ("b", put(1))]))
+    async with asyncio.timeout(10):
+        await began.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    goes_on.set()
+    async with asyncio.timeout(10):
+        while store.write_lanes.busy:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    monkeypatch.undo()
+    await store.commit(ME, "a", put(2))  # until then the lane holds what it was given last
+    del task  # its traceback holds what was under way
+    gc.collect()
+    await asyncio.sleep(0)
+    assert not told
+    assert no_turn_is_left(store)
 
 
 async def test_a_turn_that_is_taken_is_waited_for(store: AuthStore):

@@ -201,7 +201,7 @@ async def read_journal(connection: Connection, sid: UUID) -> tuple[SessionRow, l
 
 async def tidy(connection: Connection) -> None:
     """Makes room for new entries where settled ones lay. Whatever keeps it from that, autovacuum will do it."""
-    with suppress(asyncpg.PostgresError):
+    with suppress(asyncpg.PostgresError, TimeoutError):
         await connection.execute(TIDY_SQL)
 
 

@@ -123,19 +123,16 @@ class AuthStore:
         try:
             done = await self._commits.commit(tenant, name, request)
         except ServiceError as error:
-            self._count(type(error).__name__.lower(), 0)
+            self._count(error, request)
             raise
-        self._count("applied", len(request.rows))
+        self._count(done, request)
         return done
 
     async def commit_all(self, caller: Caller, asked: Sequence[tuple[str, CommitRequest]]) -> list[Outcome]:
         """Commits of any sessions, each on its own: what `commit` gives or raises for each, in order."""
         outcomes = await commit_together(self._commits, caller.need("write"), asked)
         for outcome, (_, request) in zip(outcomes, asked, strict=True):
-            if isinstance(outcome, Committed):
-                self._count("applied", len(request.rows))
-            elif isinstance(outcome, ServiceError):
-                self._count(type(outcome).__name__.lower(), 0)
+            self._count(outcome, request)
         return outcomes
 
     async def get(self, caller: Caller, name: str, asked: Asked) -> dict[int, bytes]:
@@ -211,6 +208,10 @@ class AuthStore:
         """Housekeeping: destroys sessions deleted longer ago than the window."""
         return await self._sessions.purge_expired()
 
-    def _count(self, outcome: str, rows: int) -> None:
-        if self._metrics is not None:
-            self._metrics.commit(outcome, rows)
+    def _count(self, outcome: Outcome, request: CommitRequest) -> None:
+        if self._metrics is None:
+            return
+        if isinstance(outcome, Committed):
+            self._metrics.commit("applied", len(request.rows))
+        elif isinstance(outcome, ServiceError):
+            self._metrics.commit(type(outcome).__name__.lower(), 0)

@@ -2,7 +2,8 @@
 
 Nobody waits for it: a commit is durable with its entry, and reads take rows and journal together. Sessions are settled one
 after the other, when they have been quiet for a moment or much waits; what a process that died left behind, by whoever
-looks next. Only a commit that must see or change rows, or finds the journal full, settles first.
+looks next. Only a commit that must see or change rows, or finds the journal full, settles first. Room is made where settled
+entries lay once they are many.
 
 | what can happen | what follows |
 |---|---|
