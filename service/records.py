@@ -212,7 +212,8 @@ class Change(Value, frozen=True, gc=False):
     ``mask``: of the head that it leaves. ``entry``: the same commit sealed for the mirror, stored with it; None while the
     session has no mirror. ``keyless``: the session stores no keys yet, so that those that come are new. ``journal``: the
     commit as its journal keeps it, instead of ``rows``, ``journal_weight`` what it weighs there and ``journal_share`` what
-    it has of the mark; None for one that is stored as rows.
+    it has of the mark; None for one that is stored as rows. ``same_identity``: identity and ``pre_key_top`` are those that
+    the session's row holds already.
     """
 
     sid: UUID
@@ -232,6 +233,7 @@ class Change(Value, frozen=True, gc=False):
     journal_weight: int = 0
     journal_share: int = 0
     pre_key_top: int | None = None
+    same_identity: bool = False
 
 
 class Settling(Value, frozen=True, gc=False):

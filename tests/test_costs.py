@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg
 import msgspec
 import pytest
+from api import creds
 
 from service.http import wire
 from service.http.raw_json import decode
@@ -165,7 +166,7 @@ async def test_what_waits_together_shares_statements(counted: Counted):
     sent = await counted.cost(*(commit(counted, name) for name in names))
     assert set(sent) == {commit_sql.COMMIT_SQL}
     large = await counted.cost(*(commit(counted, name, 40) for name in names))
-    assert set(large) <= {journal.APPEND_SQL, journal.APPEND_MANY_SQL}
+    assert set(large) <= {journal.APPEND_SQL, journal.APPEND_KEYS_SQL, journal.APPEND_MANY_SQL}
     assert len(large) <= 8, len(large)
     for name in names:
         await counted.store.settle(ME, name)
@@ -179,10 +180,14 @@ async def test_a_batch_is_one_statement(counted: Counted, monkeypatch: pytest.Mo
     monkeypatch.setattr(heads, "_AT_ONCE_S", 60.0)  # however slow the machine is
     asked = [(f"s{n}", CommitRequest(rows=rows(1))) for n in range(64)]
     await asyncio.gather(*(commit(counted, name) for name, _ in asked))
+    await commit(counted, "s7", creds=json.dumps(creds()).encode())
     assert await counted.cost(counted.store.commit_all(ME, asked)) == [commit_sql.COMMIT_SQL]
     for _ in range(heads._BURST):
         await counted.store.commit_all(ME, asked)
-    assert await counted.cost(counted.store.commit_all(ME, asked)) == [journal.APPEND_MANY_SQL], "a burst"
+    assert await counted.cost(counted.store.commit_all(ME, asked)) == [journal.APPEND_KEYS_SQL], "a burst"
+    asked[7] = ("s7", CommitRequest(creds=json.dumps(creds(nextPreKeyId=32)).encode(), rows=rows(1)))
+    assert await counted.cost(counted.store.commit_all(ME, asked)) == [journal.APPEND_MANY_SQL], "one with new creds"
+    assert await counted.cost(counted.store.commit_all(ME, asked)) == [journal.APPEND_KEYS_SQL], "the same creds again"
 
 
 async def test_a_refusal_of_a_remembered_session_costs_one_look(counted: Counted):

@@ -117,7 +117,7 @@ async def _commit_journaled(
 
 async def _commit_batch(connection: Connection, changes: Sequence[Change]) -> list[Applied | NotApplied]:
     # Sessions are locked in the order they stand here: in one order by every process, none waits for the other in a ring.
-    places = sorted(range(len(changes)), key=lambda place: changes[place].sid)
+    places = sorted(range(len(changes)), key=lambda place: changes[place].sid.int)
     changes = [changes[place] for place in places]
     rows = [(n, row) for n, change in enumerate(changes, 1) for row in change.rows]
     entries = [change.entry for change in changes]

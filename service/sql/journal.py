@@ -50,30 +50,55 @@ WITH upd AS (
 SELECT 1 AS n, version, epoch, rows FROM upd
 """
 
-APPEND_MANY_SQL: Final = f"""
+_STEERING: Final = (
+    ("sid", "uuid"),
+    ("expected", "bigint"),
+    ("dek_id", "int"),
+    ("lease_epoch", "bigint"),
+    ("mark_delta", "bigint"),
+    ("weight", "bigint"),
+)
+_RECENT: Final = ("recent", "bytea")
+_IDENTITY: Final = (
+    ("identity_tag", "bytea"),
+    ("paired", "bool"),
+    ("next_pre_key", "bigint"),
+    ("first_unuploaded", "bigint"),
+    ("account_sync", "bigint"),
+    ("signed_pre_key", "bigint"),
+    ("pre_key_top", "bigint"),
+)
+
+
+def _append_many_sql(columns: Sequence[tuple[str, str]]) -> str:
+    """Of many sessions: $1 the entries, then an array for each column given (name, type), a place a commit."""
+    arrays = ", ".join(f"${place}::{kind}[]" for place, (_, kind) in enumerate((*_STEERING, *columns), 2))
+    names = ", ".join(name for name, _ in (*_STEERING, *columns))
+    # Entries are the bulk: they go from their array to their table without a stop.
+    return f"""
 WITH c AS (
-    SELECT * FROM unnest($1::int[], $2::uuid[], $3::bigint[], $4::int[], $5::bigint[], $6::bigint[], $7::bytea[], $8::bytea[],
-                         $9::bytea[], $10::bool[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[],
-                         $16::bigint[])
-        AS c(n, sid, expected, dek_id, lease_epoch, mark_delta, entry, recent,
-             identity_tag, paired, next_pre_key, first_unuploaded, account_sync, signed_pre_key, pre_key_top, weight)
+    SELECT * FROM unnest({arrays}) WITH ORDINALITY AS c({names}, n)
 ), upd AS (
     UPDATE sessions s SET
         version = s.version + 1, {lease_after("c.lease_epoch")}, {mark_moved("c.mark_delta")},
         pending = s.pending + 1, journal_weight = s.journal_weight + c.weight,
-        recent = c.recent, identity_tag = c.identity_tag, paired = c.paired, next_pre_key = c.next_pre_key,
-        first_unuploaded = c.first_unuploaded, account_sync = c.account_sync, signed_pre_key = c.signed_pre_key,
-        pre_key_top = c.pre_key_top, updated_at = now()
+        {"".join(f"{name} = c.{name}, " for name, _ in columns)}updated_at = now()
     FROM c
     WHERE s.sid = c.sid AND s.version = c.expected AND s.dek_id = c.dek_id AND s.deleted_at IS NULL AND NOT s.mirrored
       AND {may_write("c.lease_epoch")}
     RETURNING c.n, s.sid, s.version, s.epoch, s.row_count AS rows
 ), put AS (
     INSERT INTO session_journal (sid, version, sealed)
-    SELECT upd.sid, upd.version, ($7::bytea[])[upd.n] FROM upd
+    SELECT upd.sid, upd.version, ($1::bytea[])[upd.n::int] FROM upd
 )
 SELECT n, version, epoch, rows FROM upd
 """
+
+
+APPEND_MANY_SQL: Final = _append_many_sql((_RECENT, *_IDENTITY))
+
+# Of commits that leave the identity as it is, as those of a burst do: each array costs as much as a member has of them.
+APPEND_KEYS_SQL: Final = _append_many_sql((_RECENT,))
 
 # The session, then its entries in order.
 JOURNAL_SQL: Final = f"""
@@ -148,7 +173,7 @@ async def append_all(connection: Connection, changes: Sequence[Change]) -> list[
         places = [0]
     else:
         # Sessions are locked in the order they stand here, as by every other statement.
-        places = sorted(range(len(changes)), key=lambda place: changes[place].sid)
+        places = sorted(range(len(changes)), key=lambda place: changes[place].sid.int)
         answers = await _append_many(connection, [changes[place] for place in places])
     outcomes: list[Applied | NotApplied] = [NotApplied(clash=False)] * len(changes)
     for answer in answers:
@@ -173,19 +198,23 @@ async def _append_one(connection: Connection, change: Change) -> list[asyncpg.Re
 
 
 async def _append_many(connection: Connection, changes: Sequence[Change]) -> list[asyncpg.Record]:
-    return await connection.fetch(
-        APPEND_MANY_SQL,
-        list(range(1, len(changes) + 1)),
+    steering: list[Sequence[Any]] = [
+        [change.journal for change in changes],
         [change.sid for change in changes],
         [change.expected for change in changes],
         [change.dek_id for change in changes],
         [change.lease_epoch for change in changes],
         [change.mark_delta for change in changes],
-        [change.journal for change in changes],
+        [change.journal_weight for change in changes],
         [change.recent for change in changes],
+    ]
+    if all(change.same_identity for change in changes):
+        return await connection.fetch(APPEND_KEYS_SQL, *steering)
+    return await connection.fetch(
+        APPEND_MANY_SQL,
+        *steering,
         *zip(*(identity_columns(change.identity) for change in changes), strict=True),
         [change.pre_key_top for change in changes],
-        [change.journal_weight for change in changes],
     )
 
 

@@ -181,6 +181,7 @@ def change_of(stand: Stand, work: Work, identity: Identity, pre_keys: PreKeys) -
         weight,
         share,
         pre_keys.top,
+        identity == head.identity and pre_keys.top == head.pre_key_top,
     )
 
 
