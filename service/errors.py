@@ -13,6 +13,7 @@ ServiceError
 │   ├── CounterRegressed
 │   └── PreKeyOverwritten
 ├── VersionMismatch       If-Match names another version
+│   └── OutcomeUnknown    too much was committed since to tell whether this commit was stored
 ├── LeaseHeld             another holder's lease lives
 ├── KeyReused             an Idempotency-Key came back with another body
 ├── Corrupt               a stored row does not open or does not match; never "absent"
@@ -82,6 +83,10 @@ class PreKeyOverwritten(Refused):
 
 class VersionMismatch(ServiceError):
     """The session is at another version."""
+
+
+class OutcomeUnknown(VersionMismatch):
+    """The database was lost while this was stored, and too much was committed since to tell whether it was: read anew."""
 
 
 class LeaseHeld(ServiceError):

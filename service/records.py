@@ -260,6 +260,10 @@ class Applied(Value, frozen=True, gc=False):
 
 
 class NotApplied(Value, frozen=True, gc=False):
-    """The session did not stand as expected, or (``clash``) a stored pre-key has other bytes. Nothing was stored."""
+    """The session did not stand as expected, or (``clash``) a stored pre-key has other bytes. Nothing was stored.
+
+    ``doubtful``: but the same change had been sent before, over a connection that was lost, and may have applied then.
+    """
 
     clash: bool
+    doubtful: bool = False

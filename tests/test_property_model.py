@@ -216,7 +216,8 @@ class Model:
             return "deleted"
         for known, known_body, version in self.recent:
             if key is not None and known == key:
-                return (version, self.epoch) if known_body == body else "idempotency-key-reused"
+                told = self.epoch if epoch is None else epoch
+                return (version, told) if known_body == body else "idempotency-key-reused"
         refused = self.refuses(body, match, epoch)
         if refused is not None:
             return refused
@@ -263,6 +264,8 @@ class Model:
             if epoch is not None and epoch != self.epoch:
                 return "fenced"
             self.epoch, self.holder, self.live, self.deleted = self.epoch + 1, None, False, True
+        elif purge and epoch is not None and epoch not in {self.epoch, self.epoch - 1}:
+            return "fenced"
         if purge:
             sent = self.sent
             self.__init__(self.version, self.epoch + 1)  # type: ignore[misc]

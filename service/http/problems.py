@@ -24,6 +24,7 @@ TABLE: Final[tuple[tuple[type[Exception], int, str], ...]] = (
     (errors.CounterRegressed, 409, "counter-regressed"),
     (errors.PreKeyOverwritten, 409, "pre-key-overwritten"),
     (errors.Deleted, 410, "deleted"),
+    (errors.OutcomeUnknown, 412, "outcome-unknown"),
     (errors.VersionMismatch, 412, "version-mismatch"),
     (errors.KeyReused, 422, "idempotency-key-reused"),
     (errors.BadInput, 422, "bad-input"),

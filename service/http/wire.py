@@ -3,6 +3,7 @@
 Values and creds are ``Raw``: JSON text that is passed on as it was sent.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
@@ -18,7 +19,7 @@ from protocol.types import check_id, check_ids, check_session_name, check_type
 from service.errors import BadInput
 from service.http.raw_json import BadBody, Decoded, decode, is_object, quoted
 from service.integrity import Report
-from service.records import Hidden, Opened
+from service.records import RECENT_KEPT, Hidden, Opened
 from service.store.request import CommitRequest, Row
 from service.store.sessions import Summary
 
@@ -29,6 +30,9 @@ Keys = dict[str, dict[str, Json]]
 Count = Annotated[int, Meta(ge=0)]
 
 _NULL = b"null"
+_TOO_MANY = BadInput(
+    f"a batch holds at most {RECENT_KEPT} commits of one session with keys: so many are remembered", pointer="/session"
+)
 _row = partial(tuple.__new__, Row)  # without the Python function that a named tuple has for it
 
 
@@ -204,7 +208,14 @@ def parse_commit(body: bytes, steering: "Steering") -> CommitRequest:
 def parse_commits(body: bytes) -> list[tuple[str, CommitRequest | BadInput]]:
     """``(session, commit or what is wrong with it)`` of each. Raises BadBody when the whole is not of the shape."""
     decoded = decode(_COMMITS, body)
-    return [(each.session, _batched(decoded, each)) for each in decoded.value.commits]
+    keyed: Counter[str] = Counter()
+    found: list[tuple[str, CommitRequest | BadInput]] = []
+    for each in decoded.value.commits:
+        keyed[each.session] += each.idempotency_key is not None
+        # Sent again, what was pushed out of the remembered ones would be applied a second time, over what came after it.
+        over = each.idempotency_key is not None and keyed[each.session] > RECENT_KEPT
+        found.append((each.session, _TOO_MANY if over else _batched(decoded, each)))
+    return found
 
 
 def parse_state(body: bytes, steering: "Steering") -> CommitRequest:

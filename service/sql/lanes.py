@@ -32,13 +32,16 @@ class _Waiting(Generic[JobT, ResultT]):
     weight: int
     deadline: float
     answer: "asyncio.Future[ResultT]"
+    lost: bool = False
+    """It was sent before, and the answer is lost."""
 
 
 class Lanes(Generic[JobT, ResultT]):
     """``lanes`` workers run jobs by ``run(connection, jobs) -> one result a job``.
 
     ``patience_s``: how long a job waits for a server that is away before it fails with Unavailable. ``most``: members and
-    weight (rows) of one statement; ``full``: jobs waiting beyond which new ones are turned away.
+    weight (rows) of one statement; ``full``: jobs waiting beyond which new ones are turned away. ``doubt``: what becomes of
+    the result of a job whose first answer was lost.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Lanes(Generic[JobT, ResultT]):
         patience_s: float,
         most: tuple[int, int] = (128, 2048),
         full: int = 20_000,
+        doubt: Callable[[ResultT], ResultT] = lambda result: result,
     ) -> None:
         self._database = database
         self._run = run
@@ -57,6 +61,7 @@ class Lanes(Generic[JobT, ResultT]):
         self._patience = patience_s
         self._most = most
         self._full = full
+        self._doubt = doubt
         self._queue: deque[_Waiting[JobT, ResultT]] = deque()
         self._idle: deque[asyncio.Future[None]] = deque()
         self._workers: list[asyncio.Task[None]] = []
@@ -143,9 +148,11 @@ class Lanes(Generic[JobT, ResultT]):
         clock = asyncio.get_running_loop().time
         attempt = 0
         while True:
+            sent = False
             try:
                 if connection is None or connection.is_closed():
                     connection = await self._database.connect()
+                sent = True
                 await self._answer(connection, batch)
             except Exception as error:
                 if not (is_away(error) or isinstance(error, Unavailable)):
@@ -157,6 +164,8 @@ class Lanes(Generic[JobT, ResultT]):
                 connection = None
             else:
                 return connection
+            for waiting in batch:
+                waiting.lost = waiting.lost or sent
             batch = self._patient(batch, clock())
             if not batch:
                 return None
@@ -166,7 +175,7 @@ class Lanes(Generic[JobT, ResultT]):
     async def _answer(self, connection: OwnConnection, batch: "list[_Waiting[JobT, ResultT]]") -> None:
         try:
             results = await self._repeat(connection, [waiting.job for waiting in batch])
-        except (asyncpg.PostgresError, ServiceError) as error:
+        except (asyncpg.PostgresError, asyncpg.DataError, ServiceError) as error:
             if is_away(error) or len(batch) == 1:
                 raise
             for waiting in batch:
@@ -174,12 +183,12 @@ class Lanes(Generic[JobT, ResultT]):
             return
         for waiting, result in zip(batch, results, strict=True):
             if not waiting.answer.done():
-                waiting.answer.set_result(result)
+                waiting.answer.set_result(self._doubt(result) if waiting.lost else result)
 
     async def _answer_alone(self, connection: OwnConnection, waiting: "_Waiting[JobT, ResultT]") -> None:
         try:
             await self._answer(connection, [waiting])
-        except (asyncpg.PostgresError, ServiceError) as error:
+        except (asyncpg.PostgresError, asyncpg.DataError, ServiceError) as error:
             if is_away(error):
                 raise
             _fail(waiting, fault(error) if isinstance(error, asyncpg.PostgresError) else error)

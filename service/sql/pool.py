@@ -77,7 +77,7 @@ _AGAIN: Final = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 
 def is_away(error: BaseException) -> bool:
     """The server is not there, or not for us now: what was sent may or may not have happened."""
-    return isinstance(error, _AWAY)
+    return isinstance(error, _AWAY) and not isinstance(error, asyncpg.DataError)  # a value that never left
 
 
 def is_worth_repeating(error: BaseException) -> bool:
@@ -251,7 +251,7 @@ def _is_cut(error: Exception, connection: Connection) -> bool:
     if isinstance(error, _CUT) or (isinstance(error, OSError) and not isinstance(error, TimeoutError)):
         return True
     try:
-        return isinstance(error, asyncpg.InterfaceError) and connection.is_closed()
+        return isinstance(error, (asyncpg.InterfaceError, asyncpg.InternalClientError)) and connection.is_closed()
     except asyncpg.InterfaceError:
         return True  # the pool has taken the dead one back already
 

@@ -20,7 +20,7 @@ from service.sql.pool import Database
 from service.store import keyring
 from service.store.batches import Outcome, commit_together
 from service.store.caller import Caller
-from service.store.changes import Committed
+from service.store.changes import Committed, doubtful
 from service.store.commits import Commits
 from service.store.heads import Heads
 from service.store.mirrors import Mirrors
@@ -62,7 +62,7 @@ class AuthStore:
         )
         self.masters = masters
         self.write_lanes: Lanes[Change, Applied | NotApplied] = Lanes(
-            self.database, commit_all, lanes=writes, patience_s=options.patience_s
+            self.database, commit_all, lanes=writes, patience_s=options.patience_s, doubt=doubtful
         )
         self.read_lanes: Lanes[Wanted, Got] = Lanes(
             self.database, get_all, lanes=reads, patience_s=options.patience_s, most=(256, 8192)

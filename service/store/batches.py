@@ -8,6 +8,7 @@ sealed and handed to the lanes in a loop. All others go the long way beside them
 import asyncio
 from collections.abc import Sequence
 
+from service.errors import DatabaseFault, ServiceError, Unavailable
 from service.store.changes import Committed
 from service.store.commits import Begun, Commits
 from service.store.request import CommitRequest
@@ -17,10 +18,13 @@ Asked = tuple[str, CommitRequest]
 
 
 async def commit_together(commits: Commits, tenant: str, asked: Sequence[Asked]) -> list[Outcome]:
-    """What `Commits.commit` gives or raises for each ``(session, commit)``, in order. Those of one session apply in order."""
+    """What `Commits.commit` gives or raises for each ``(session, commit)``, in order. Those of one session apply in order:
+    behind one that nobody knows the fate of none is stored, or sending it again would put it above them.
+    """
     begun = _begin_all(commits, tenant, asked)
+    doubted: set[str] = set()
     tasks = [
-        asyncio.create_task(_long_way(commits, tenant, *each))
+        asyncio.create_task(_long_way(commits, tenant, *each, doubted))
         for each, one in zip(asked, begun, strict=True)
         if one is None
     ]
@@ -29,7 +33,7 @@ async def commit_together(commits: Commits, tenant: str, asked: Sequence[Asked])
     try:
         for one in under_way:
             # While one is waited for, the others go on.
-            ended.append(await _end(commits, one))  # noqa: PERF401 - how far it came counts
+            ended.append(await _end(commits, one, doubted))  # noqa: PERF401 - how far it came counts
         others = [await task for task in tasks]
     except asyncio.CancelledError:
         for one in under_way[len(ended) + 1 :]:
@@ -53,15 +57,23 @@ def _begin_all(commits: Commits, tenant: str, asked: Sequence[Asked]) -> list[Be
     return begun
 
 
-async def _end(commits: Commits, begun: Begun) -> Outcome:
+async def _end(commits: Commits, begun: Begun, doubted: set[str]) -> Outcome:
     try:
         return await commits.end(begun)
     except Exception as error:
+        _doubt(doubted, begun.name, error)
         return error
 
 
-async def _long_way(commits: Commits, tenant: str, name: str, request: CommitRequest) -> Outcome:
+async def _long_way(commits: Commits, tenant: str, name: str, request: CommitRequest, doubted: set[str]) -> Outcome:
     try:
-        return await commits.commit(tenant, name, request)
+        return await commits.commit(tenant, name, request, doubted)
     except Exception as error:
+        _doubt(doubted, name, error)
         return error
+
+
+def _doubt(doubted: set[str], name: str, error: Exception) -> None:
+    """Notes a session before the next one's turn: the turn is handed on, and taken when this has run."""
+    if isinstance(error, (Unavailable, DatabaseFault)) or not isinstance(error, ServiceError):
+        doubted.add(name)

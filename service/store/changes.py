@@ -10,11 +10,14 @@ from uuid import UUID, uuid4
 
 from msgspec.structs import replace
 
-from service.errors import Deleted, Fenced, KeyReused, VersionMismatch
+from service.errors import Deleted, Fenced, KeyReused, OutcomeUnknown, VersionMismatch
 from service.records import (
+    RECENT_KEPT,
+    Applied,
     Change,
     Head,
     Identity,
+    NotApplied,
     Recent,
     SealedRow,
     Vacant,
@@ -130,7 +133,10 @@ def check(stand: Stand, work: Work, identity: Identity | None) -> Committed | No
     if known is not None:
         if not work.is_known_by(known.fingerprint, stand.vault):
             raise KeyReused
-        return Committed(known.version, head.epoch)
+        # Under the epoch that it named: who lost the lease is not to learn the new owner's.
+        return Committed(known.version, head.epoch if request.lease_epoch is None else request.lease_epoch)
+    if request.if_match is None and work.doubted is not None and head.version - work.doubted > RECENT_KEPT:
+        raise OutcomeUnknown  # its key may have been pushed out: applied again it would stand above all that came since
     _check_lease(stand, request)
     if request.only_new or (request.if_match is not None and request.if_match != head.version):
         raise VersionMismatch
@@ -192,6 +198,11 @@ def entry_of(work: Work, vault: SessionVault, version: int = 0) -> Recent:
 
 def _weight(rows: Sequence[SealedRow]) -> int:
     return sum(weigh(row.weights, row.digest) for row in rows if row.sealed is not None)
+
+
+def doubtful(outcome: Applied | NotApplied) -> Applied | NotApplied:
+    """What to make of an outcome when an earlier answer to the same change was lost."""
+    return replace(outcome, doubtful=True) if isinstance(outcome, NotApplied) else outcome
 
 
 def weight_in_lane(change: Change) -> int:

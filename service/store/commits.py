@@ -6,6 +6,7 @@
 | the connection dies, the answer is lost | the same change is run again: it applies only to the version it was made for; \
 if it had applied, its key is found among the session's remembered ones |
 | the server stays away past our patience | Unavailable; the client sends it again with its key |
+| so many newer ones came since that its key would be forgotten | OutcomeUnknown: applied again it would undo them |
 | another process committed meanwhile | nothing applied; look again, judge again, try again (or 412 when If-Match was given); \
 when others are first again and again, the session's row is held from the look to the commit |
 | a lease changed hands | nothing applied; Fenced after a fresh look |
@@ -16,7 +17,7 @@ and carried over to rows later (`settling`); what has to see or change rows sett
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from time import monotonic
 from typing import Final
@@ -98,11 +99,16 @@ class Commits:
         self._lanes = lanes
         self._reads = reads
 
-    async def commit(self, tenant: str, name: str, request: CommitRequest) -> Committed:
-        """Raises Refused and its kin, VersionMismatch, Deleted, KeyReused, BadInput, Unavailable."""
+    async def commit(self, tenant: str, name: str, request: CommitRequest, unless: Collection[str] = ()) -> Committed:
+        """Raises Refused and its kin, VersionMismatch, Deleted, KeyReused, BadInput, Unavailable.
+
+        ``unless``: sessions that are to be left alone when the turn comes, since a commit before this one is in doubt.
+        """
         sid = session_uuid(tenant, name)
         work = Work(with_key(request))
         async with self._heads.line(sid):
+            if name in unless:
+                raise Unavailable("whether a commit before it was stored is not known; send both again")
             return await self._until_done(tenant, name, sid, work)
 
     async def _until_done(self, tenant: str, name: str, sid: UUID, work: Work) -> Committed:
@@ -175,6 +181,7 @@ class Commits:
             self._heads.forget(stand.head.sid)  # whether it applied is not known
             raise
         if isinstance(outcome, NotApplied):
+            _doubt(work, change, outcome)
             if outcome.clash and stand.row is not None:
                 await self._forgive_spelling(stand, request)
                 work.forgiven = stand.head.version
@@ -211,6 +218,7 @@ class Commits:
         try:
             outcome = await begun.answer
             if isinstance(outcome, NotApplied):
+                _doubt(begun.work, begun.change, outcome)
                 self._heads.forget(sid)
                 return await self._until_done(begun.tenant, begun.name, sid, begun.work)
             self._remember(begun.tenant, begun.work.request, begun.stand, begun.change, outcome)
@@ -264,3 +272,8 @@ class Commits:
             value = rows[place].value
             if text != value and (value is None or not same_pair(text, value)):
                 raise PreKeyOverwritten(pointer=f"/keys/{PRE_KEY}")
+
+
+def _doubt(work: Work, change: Change, outcome: NotApplied) -> None:
+    if outcome.doubtful and work.doubted is None:
+        work.doubted = change.expected

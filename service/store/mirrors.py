@@ -17,7 +17,7 @@ from typing import Final
 from uuid import UUID
 
 from protocol.types import session_uuid
-from service.errors import Corrupt, Fenced, NoSession
+from service.errors import Corrupt, Fenced, NoSession, Unavailable
 from service.records import bind
 from service.sql import mirror as sql
 from service.sql.pool import Connection, Database
@@ -125,7 +125,7 @@ class Mirrors:
                     return version
                 if stand.row is None or stand.row.lease is None or head.epoch != epoch or not stand.row.lease.live:
                     raise Fenced
-        raise Fenced
+        raise Unavailable("the session is being written by others; try again")
 
     async def waiting(self, caller: Caller) -> list[Waiting]:
         """Sessions of the caller's tenant with entries that wait."""

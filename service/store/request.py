@@ -51,7 +51,8 @@ class CommitRequest(Value, frozen=True, gc=False):
 
 
 class Work:
-    """A commit on its way. ``forgiven``: the version whose pre-keys it only spells anew.
+    """A commit on its way. ``forgiven``: the version whose pre-keys it only spells anew. ``doubted``: the version it was
+    first sent for when the answer was lost.
 
     ``entry``: the commit as a journal or a mirror keeps it, not yet sealed. Raises BadInput for creds that are none.
     """
@@ -59,6 +60,7 @@ class Work:
     def __init__(self, request: CommitRequest) -> None:
         self.request = request
         self.forgiven: int | None = None
+        self.doubted: int | None = None
         self.entry = Entry(request.wipes, request.creds, request.rows).encode()
         self._view = _view(request)
         self._rows: dict[int, list[SealedRow]] = {}

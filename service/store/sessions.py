@@ -3,7 +3,8 @@
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
+from uuid import UUID
 
 from protocol.types import session_uuid
 from service.errors import Corrupt, Deleted, Fenced, LeaseHeld, NoSession, Unavailable
@@ -19,6 +20,8 @@ from service.store.journal import CREDS, Counts, counted, open_journal
 from service.store.keyring import renew
 from service.store.settling import Settler
 from service.vault import SessionVault, new_data_key, wrap_context
+
+_ATTEMPTS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,26 +124,40 @@ class Sessions:
             with suppress(Corrupt):  # a damaged one must be let go of, too
                 await self._settler.settle_now(tenant, sid)  # its rows are counted
         async with self._database.connection() as connection:
-            deleted = await sql.mark_deleted(connection, sid, epoch)
-            self._heads.forget(sid)
-            if deleted is None:
-                found = await sql.find(connection, sid)
-                if isinstance(found, Vacant):
-                    raise NoSession
-                if not found.head.deleted:
-                    # Without an epoch to be wrong about: it was made between the two looks, so before it there was none.
-                    raise NoSession if epoch is None else Fenced
+            for _ in range(_ATTEMPTS):
+                version, rows = await self._mark_deleted(connection, sid, epoch, again=purge)
+                purged = purge and await sql.purge(connection, sid, timedelta(0)) is not None
+                row = None if purged else await sql.find(connection, sid)
+                if not isinstance(row, SessionRow):
+                    return Removed(version, rows, None)
                 if not purge:
-                    raise Deleted
-                version, rows = found.head.version, found.head.rows
-            else:
-                version, _, rows = deleted
-            if purge:
-                await sql.purge(connection, sid, timedelta(0))
-                return Removed(version, rows, None)
-            row = await sql.find(connection, sid)
-        since = row.deleted_at if isinstance(row, SessionRow) else None
-        return Removed(version, rows, None if since is None else since + self._window)
+                    return Removed(version, rows, (row.deleted_at or row.updated_at) + self._window)
+                # Restored between the two statements.
+        raise Unavailable("the session was restored just now; try again")
+
+    async def _mark_deleted(
+        self, connection: Connection, sid: UUID, epoch: int | None, *, again: bool
+    ) -> tuple[int, int]:
+        """``(version, rows)`` of a session that is deleted now; ``again``: or was before."""
+        deleted = await sql.mark_deleted(connection, sid, epoch)
+        self._heads.forget(sid)
+        if deleted is not None:
+            return deleted[0], deleted[2]
+        found = await sql.find(connection, sid)
+        if isinstance(found, Vacant):
+            raise NoSession
+        head = found.head
+        if not head.deleted:
+            # Without an epoch to be wrong about: it was made between the two looks, so before it there was none.
+            raise NoSession if epoch is None else Fenced
+        if not again:
+            raise Deleted
+        if epoch is not None and epoch not in {
+            head.epoch,
+            head.epoch - 1,
+        }:  # that of its last owner: deleting raised it
+            raise Fenced
+        return head.version, head.rows
 
     async def restore(self, tenant: str, name: str) -> Summary:
         """Brings a deleted session back; one that was never deleted is left as it is. Raises NoSession."""
