@@ -6,6 +6,8 @@ from contextlib import AsyncExitStack
 
 from api import Api, at, creds, fresh, key_uuid, pre_key, serve
 
+from service.records import RECENT_KEPT
+
 # -- idempotency -------------------------------------------------------------------------------------------------------
 
 
@@ -177,3 +179,29 @@ async def test_huge_numbers_of_a_batch_are_refused_and_nothing_else_is(api: Api)
         {"session": other},
     )
     assert [result.get("problem", {}).get("status") for result in results] == [412, 409, None]
+
+
+async def test_a_batch_holds_no_more_keyed_commits_of_a_session_than_are_remembered(api: Api):
+    session, other = fresh(), fresh()
+    commits = [
+        {"session": session, "keys": {"t": {"a": n}}, "idempotency_key": str(uuid.uuid4())}
+        for n in range(RECENT_KEPT + 1)
+    ]
+    commits.append({"session": other, "keys": {"t": {"a": 1}}, "idempotency_key": str(uuid.uuid4())})
+    first = await api.batch(*commits)
+    assert [result.get("version") for result in first] == [*range(1, RECENT_KEPT + 1), None, 1]
+    assert first[RECENT_KEPT]["problem"]["type"].endswith(":bad-input")
+    assert await api.batch(*commits) == first, "sent again it changes nothing"
+    assert (await api.state(session))["keys"] == {"t": {"a": RECENT_KEPT - 1}}
+    # Without keys nothing can be sent again: as many as fit.
+    more = await api.batch(*({"session": session, "keys": {"t": {"a": n}}} for n in range(40)))
+    assert [result["version"] for result in more] == [*range(RECENT_KEPT + 1, RECENT_KEPT + 41)]
+
+
+async def test_a_replay_tells_a_former_owner_no_other_epoch(api: Api):
+    session, key = fresh(), key_uuid()
+    epoch = await api.lease(session, "one")
+    first = await api.commit(session, {"keys": {"t": {"a": 1}}}, headers={**key, "Lease-Epoch": str(epoch)})
+    await api.lease(session, "two", takeover=True)
+    again = await api.commit(session, {"keys": {"t": {"a": 1}}}, headers={**key, "Lease-Epoch": str(epoch)})
+    assert again == first

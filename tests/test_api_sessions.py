@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -290,6 +291,40 @@ async def test_a_deleted_session_can_be_purged(api: Api):
     removed = await api.good("DELETE", at(session) + "?purge=true")
     assert (removed["rows"], removed["restorable_until"]) == (1, None)
     assert (await api.ask("GET", at(session))).slug == "no-session"
+
+
+async def test_a_former_owner_does_not_purge_what_its_successor_deleted(api: Api):
+    session = fresh()
+    await api.commit(session, {"keys": {"t": {"a": 1}}})
+    former = await api.lease(session, "one")
+    owner = await api.lease(session, "two", takeover=True)
+    await api.good("DELETE", at(session), headers=with_epoch(owner))
+    async with api.unchanged():
+        assert (await api.ask("DELETE", at(session) + "?purge=true", headers=with_epoch(former))).slug == "fenced"
+    assert (await api.good("POST", at(session, "restore")))["version"] == 1
+    await api.good("DELETE", at(session))
+    # Whoever owned it last may; also again, since deleting raised the epoch.
+    last = (await api.sql("SELECT epoch FROM sessions WHERE sid = $1", sid_of(session)))[0][0] - 1
+    removed = await api.good("DELETE", at(session) + "?purge=true", headers=with_epoch(last))
+    assert removed["restorable_until"] is None
+
+
+async def test_a_session_restored_during_its_purge_is_purged_all_the_same(
+    own_api: Api, monkeypatch: pytest.MonkeyPatch
+):
+    session, purge, restored = fresh(), sql.purge, []
+    await own_api.commit(session, {"keys": {"t": {"a": 1}}})
+
+    async def late(connection: Any, sid: Any, window: timedelta) -> int | None:
+        if not restored:
+            restored.append(await sql.restore(connection, sid, timedelta(days=7)))
+        return await purge(connection, sid, window)
+
+    monkeypatch.setattr(sql, "purge", late)
+    removed = await own_api.good("DELETE", at(session) + "?purge=true")
+    assert restored == [True]
+    assert removed["restorable_until"] is None
+    assert (await own_api.ask("GET", at(session))).slug == "no-session"
 
 
 async def test_the_window_ends(own_api: Api):
