@@ -115,7 +115,9 @@ async def test_a_commit_that_was_never_sent_is_in_no_doubt(scene: Scene):
     scene.between.drop()
     await asyncio.sleep(0.2)  # until that is known here: whatever is put on a dead connection is in doubt
     late = asyncio.create_task(scene.far.commit(ME, "s", put(100)))
-    await asyncio.sleep(0.1)
+    for _ in range(3):
+        await asyncio.sleep(0.05)
+        scene.between.drop()  # before a connection is there at all
     await written_on(scene, RECENT_KEPT + 3)
     scene.between.release()
     await late
@@ -126,10 +128,11 @@ async def test_a_batch_stops_behind_one_in_doubt(scene: Scene):
     """Sent again as a whole it ends as it was meant to, not with its first member on top."""
     asked = [("s", put(n, key=uuid4())) for n in range(10, 10 + RECENT_KEPT)]
     scene.between.hold()
-    outcomes = await scene.far.commit_all(ME, asked)
-    assert [type(outcome) for outcome in outcomes] == [Unavailable] * len(asked)
+    batch = asyncio.create_task(scene.far.commit_all(ME, asked))
+    await asyncio.wait({batch}, timeout=9)  # the first is given up; now the others would be stored
     scene.between.release()
     scene.between.drop()
+    assert [type(outcome) for outcome in await batch] == [Unavailable] * len(asked)
     for _ in range(2):
         again = await scene.far.commit_all(ME, asked)
         assert all(isinstance(outcome, Committed) for outcome in again), again
