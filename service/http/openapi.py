@@ -15,7 +15,10 @@ _REF: Final = "#/components/schemas/{name}"
 _HEADERS: Final = {
     "Lease-Epoch": ("integer", "The epoch of the lease this write is made under."),
     "If-Match": ("string", 'The version it was made for, as "<version>".'),
-    "Idempotency-Key": ("string", "A UUID; the same commit sent twice applies once."),
+    "Idempotency-Key": (
+        "string",
+        "A UUID; the same commit sent twice applies once, as long as it is among the session's last sixteen.",
+    ),
 }
 _QUERY: Final = {
     "prefix": ("string", "Only names that begin with this."),

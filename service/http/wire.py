@@ -59,7 +59,7 @@ class BatchedCommit(CommitBody, forbid_unknown_fields=True, kw_only=True):
 
 
 class CommitsBody(Quiet, forbid_unknown_fields=True):
-    """Commits of any sessions. Each stands alone; those of one session apply in order."""
+    """Commits of any sessions. Each stands alone; those of one session apply in order, at most sixteen of them with keys."""
 
     commits: Annotated[list[BatchedCommit], Meta(max_length=4096)]
 
