@@ -17,7 +17,7 @@ _HEADERS: Final = {
     "If-Match": ("string", 'The version it was made for, as "<version>".'),
     "Idempotency-Key": (
         "string",
-        "A UUID; the same commit sent twice applies once, as long as it is among the session's last sixteen.",
+        "A UUID; a commit sent twice applies once, while it is among the last sixteen.",
     ),
 }
 _QUERY: Final = {
