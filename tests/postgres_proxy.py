@@ -6,6 +6,7 @@ a length that counts itself) to see where a commit statement ends.
 
 import asyncio
 import random
+import re
 import struct
 from collections.abc import Awaitable
 from contextlib import suppress
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, Self
 
 _CHUNK: Final = 1 << 16
-_COMMIT: Final = b"INSERT INTO session_keys"
+_COMMIT: Final = re.compile(rb"INSERT INTO session_(keys|journal)")
 _READY_FOR_QUERY: Final = b"Z\x00\x00\x00\x05"
 
 Loss = Literal["unsent", "at once", "after"]
@@ -123,7 +124,7 @@ class PostgresProxy:
     def _ends_commit(link: _Link, message: bytes) -> bool:
         """Whether this is the Sync after a Bind of a statement that commits."""
         kind, body = message[:1], message[5:]
-        if kind == b"P" and _COMMIT in body:
+        if kind == b"P" and _COMMIT.search(body):
             link.commits.add(body.partition(b"\0")[0])
         elif kind == b"B":
             link.at_commit = body.split(b"\0", 2)[1] in link.commits
