@@ -4,14 +4,18 @@ import asyncio
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
 from api import Answer, Api, at, creds, fresh, key_uuid, serve
 
 from service.embedded import EmbeddedPostgres
+from service.errors import Fenced, Unavailable
 from service.http.routes import API
-from service.store import reads
+from service.sql import mirror
+from service.sql.pool import _is_cut
+from service.store import Caller, reads
 
 ROUTES = [(route.method, route.path) for route in API if route.path.startswith("/v1/")]
 BODIES = {"keys/get": {"session": ["a", "none"]}, "commit": {"keys": {"session": {"a": 2}}}, "state": {"keys": {}}}
@@ -174,6 +178,31 @@ async def test_a_question_whose_connection_is_cut_is_asked_again(own_api: Api, m
     monkeypatch.setattr(reads, "_IN_ONE_PIECE", 0)
     streamed = await cut_while_asked(own_api, at(session, "state"))
     assert (streamed.status, streamed.json["keys"]) == (200, {"t": {"a": 0}})
+
+
+async def test_a_cut_is_known_by_its_closed_connection_whatever_the_driver_says(database_url: str):
+    connection = await asyncpg.connect(database_url)
+    said = (asyncpg.InterfaceError("closed"), asyncpg.InternalClientError("another operation is in progress"))
+    assert [_is_cut(error, connection) for error in said] == [False, False]
+    await connection.close()
+    assert [_is_cut(error, connection) for error in said] == [True, True]
+
+
+async def test_a_mirror_that_others_are_always_ahead_of_is_busy_and_not_fenced(
+    own_api: Api, monkeypatch: pytest.MonkeyPatch
+):
+    session, admin, tries = fresh(), Caller("default", "admin"), []
+    epoch = await own_api.lease(session)
+
+    async def too_late(*_: Any, **__: Any) -> None:
+        tries.append(session)
+
+    monkeypatch.setattr(mirror, "switch", too_late)
+    with pytest.raises(Unavailable):
+        await own_api.store.mirrors.switch(admin, session, on=True, epoch=epoch)
+    assert len(tries) > 1
+    with pytest.raises(Fenced):
+        await own_api.store.mirrors.switch(admin, session, on=True, epoch=epoch + 1)
 
 
 async def test_a_database_that_takes_no_writes_is_503_and_not_ready(own_api: Api):

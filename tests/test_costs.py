@@ -166,7 +166,7 @@ async def test_what_waits_together_shares_statements(counted: Counted):
     sent = await counted.cost(*(commit(counted, name) for name in names))
     assert set(sent) == {commit_sql.COMMIT_SQL}
     large = await counted.cost(*(commit(counted, name, 40) for name in names))
-    assert set(large) <= {journal.APPEND_SQL, journal.APPEND_KEYS_SQL, journal.APPEND_MANY_SQL}
+    assert set(large) <= {journal.APPEND_SQL, journal.APPEND_KEYS_SQL}
     assert len(large) <= 8, len(large)
     for name in names:
         await counted.store.settle(ME, name)

@@ -33,13 +33,15 @@ class Scene:
 
     async def lose_an_answer(self, request: CommitRequest) -> "asyncio.Task[Committed]":
         """A commit under way that is stored already; its connection is lost with its answer, and nothing gets through."""
-        before = await value(self.near)
+        before, losses = await value(self.near), self.between.losses["after"]
         self.between.loss = 1.0
         lost = asyncio.create_task(self.far.commit(ME, "s", request))
-        while await value(self.near) == before:
-            pass
+        while self.between.losses["after"] == losses:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0)
         self.between.hold()
         self.between.loss = 0.0
+        while await value(self.near) == before:
+            pass
         return lost
 
 
@@ -129,7 +131,7 @@ async def test_a_batch_stops_behind_one_in_doubt(scene: Scene):
     asked = [("s", put(n, key=uuid4())) for n in range(10, 10 + RECENT_KEPT)]
     scene.between.hold()
     batch = asyncio.create_task(scene.far.commit_all(ME, asked))
-    await asyncio.wait({batch}, timeout=9)  # the first is given up; now the others would be stored
+    await asyncio.wait({batch}, timeout=30)  # the first is given up; each of the others would have its own patience
     scene.between.release()
     scene.between.drop()
     assert [type(outcome) for outcome in await batch] == [Unavailable] * len(asked)

@@ -15,10 +15,7 @@ _REF: Final = "#/components/schemas/{name}"
 _HEADERS: Final = {
     "Lease-Epoch": ("integer", "The epoch of the lease this write is made under."),
     "If-Match": ("string", 'The version it was made for, as "<version>".'),
-    "Idempotency-Key": (
-        "string",
-        "A UUID; a commit sent twice applies once, while it is among the last sixteen.",
-    ),
+    "Idempotency-Key": ("string", "A UUID; a commit sent twice applies once, while it is among the last sixteen."),
 }
 _QUERY: Final = {
     "prefix": ("string", "Only names that begin with this."),

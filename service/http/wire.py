@@ -211,10 +211,13 @@ def parse_commits(body: bytes) -> list[tuple[str, CommitRequest | BadInput]]:
     keyed: Counter[str] = Counter()
     found: list[tuple[str, CommitRequest | BadInput]] = []
     for each in decoded.value.commits:
-        keyed[each.session] += each.idempotency_key is not None
-        # Sent again, what was pushed out of the remembered ones would be applied a second time, over what came after it.
-        over = each.idempotency_key is not None and keyed[each.session] > RECENT_KEPT
-        found.append((each.session, _TOO_MANY if over else _batched(decoded, each)))
+        if each.idempotency_key is not None:
+            keyed[each.session] += 1
+            if keyed[each.session] > RECENT_KEPT:
+                # Sent again, what more of them pushed out would be applied a second time, over what came after it.
+                found.append((each.session, _TOO_MANY))
+                continue
+        found.append((each.session, _batched(decoded, each)))
     return found
 
 

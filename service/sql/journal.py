@@ -57,8 +57,8 @@ _STEERING: Final = (
     ("lease_epoch", "bigint"),
     ("mark_delta", "bigint"),
     ("weight", "bigint"),
+    ("recent", "bytea"),
 )
-_RECENT: Final = ("recent", "bytea")
 _IDENTITY: Final = (
     ("identity_tag", "bytea"),
     ("paired", "bool"),
@@ -70,10 +70,10 @@ _IDENTITY: Final = (
 )
 
 
-def _append_many_sql(columns: Sequence[tuple[str, str]]) -> str:
-    """Of many sessions: $1 the entries, then an array for each column given (name, type), a place a commit."""
-    arrays = ", ".join(f"${place}::{kind}[]" for place, (_, kind) in enumerate((*_STEERING, *columns), 2))
-    names = ", ".join(name for name, _ in (*_STEERING, *columns))
+def _append_many_sql(changed: Sequence[tuple[str, str]] = ()) -> str:
+    """Of many sessions: $1 the entries, then an array a column, a place a commit. ``changed``: what more the session gets."""
+    arrays = ", ".join(f"${place}::{kind}[]" for place, (_, kind) in enumerate((*_STEERING, *changed), 2))
+    names = ", ".join(name for name, _ in (*_STEERING, *changed))
     # Entries are the bulk: they go from their array to their table without a stop.
     return f"""
 WITH c AS (
@@ -82,7 +82,7 @@ WITH c AS (
     UPDATE sessions s SET
         version = s.version + 1, {lease_after("c.lease_epoch")}, {mark_moved("c.mark_delta")},
         pending = s.pending + 1, journal_weight = s.journal_weight + c.weight,
-        {"".join(f"{name} = c.{name}, " for name, _ in columns)}updated_at = now()
+        {"".join(f"{name} = c.{name}, " for name, _ in changed)}recent = c.recent, updated_at = now()
     FROM c
     WHERE s.sid = c.sid AND s.version = c.expected AND s.dek_id = c.dek_id AND s.deleted_at IS NULL AND NOT s.mirrored
       AND {may_write("c.lease_epoch")}
@@ -95,10 +95,10 @@ SELECT n, version, epoch, rows FROM upd
 """
 
 
-APPEND_MANY_SQL: Final = _append_many_sql((_RECENT, *_IDENTITY))
+APPEND_MANY_SQL: Final = _append_many_sql(_IDENTITY)
 
 # Of commits that leave the identity as it is, as those of a burst do: each array costs as much as a member has of them.
-APPEND_KEYS_SQL: Final = _append_many_sql((_RECENT,))
+APPEND_KEYS_SQL: Final = _append_many_sql()
 
 # The session, then its entries in order.
 JOURNAL_SQL: Final = f"""

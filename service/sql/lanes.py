@@ -175,7 +175,7 @@ class Lanes(Generic[JobT, ResultT]):
     async def _answer(self, connection: OwnConnection, batch: "list[_Waiting[JobT, ResultT]]") -> None:
         try:
             results = await self._repeat(connection, [waiting.job for waiting in batch])
-        except (asyncpg.PostgresError, asyncpg.DataError, ServiceError) as error:
+        except (asyncpg.PostgresError, ServiceError) as error:
             if is_away(error) or len(batch) == 1:
                 raise
             for waiting in batch:
@@ -188,7 +188,7 @@ class Lanes(Generic[JobT, ResultT]):
     async def _answer_alone(self, connection: OwnConnection, waiting: "_Waiting[JobT, ResultT]") -> None:
         try:
             await self._answer(connection, [waiting])
-        except (asyncpg.PostgresError, asyncpg.DataError, ServiceError) as error:
+        except (asyncpg.PostgresError, ServiceError) as error:
             if is_away(error):
                 raise
             _fail(waiting, fault(error) if isinstance(error, asyncpg.PostgresError) else error)

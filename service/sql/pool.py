@@ -77,7 +77,7 @@ _AGAIN: Final = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 
 def is_away(error: BaseException) -> bool:
     """The server is not there, or not for us now: what was sent may or may not have happened."""
-    return isinstance(error, _AWAY) and not isinstance(error, asyncpg.DataError)  # a value that never left
+    return isinstance(error, _AWAY)
 
 
 def is_worth_repeating(error: BaseException) -> bool:

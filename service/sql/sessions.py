@@ -82,7 +82,8 @@ WHERE sid = $1 AND epoch = $2 AND deleted_at IS NULL RETURNING epoch
 
 DELETE_SQL: Final = """
 UPDATE sessions SET deleted_at = now(), lease_holder = NULL, lease_expires = NULL, epoch = epoch + 1
-WHERE sid = $1 AND deleted_at IS NULL AND ($2::bigint IS NULL OR epoch = $2) RETURNING version, epoch, row_count AS rows
+WHERE sid = $1 AND deleted_at IS NULL AND ($2::bigint IS NULL OR epoch = $2)
+RETURNING version, row_count AS rows, deleted_at
 """
 
 RESTORE_SQL: Final = """
@@ -194,10 +195,10 @@ async def release_lease(connection: Connection, sid: UUID, epoch: int) -> bool:
     return await connection.fetchval(RELEASE_SQL, sid, epoch) is not None
 
 
-async def mark_deleted(connection: Connection, sid: UUID, epoch: int | None) -> tuple[int, int, int] | None:
-    """``(version, epoch, rows)`` of the session now deleted, None when it was not there to delete or ``epoch`` is over."""
+async def mark_deleted(connection: Connection, sid: UUID, epoch: int | None) -> tuple[int, int, datetime] | None:
+    """``(version, rows, when)`` of the session now deleted, None when it was not there to delete or ``epoch`` is over."""
     record = await connection.fetchrow(DELETE_SQL, sid, epoch)
-    return None if record is None else (record["version"], record["epoch"], record["rows"])
+    return None if record is None else (record["version"], record["rows"], record["deleted_at"])
 
 
 async def restore(connection: Connection, sid: UUID, window: timedelta) -> bool:

@@ -101,7 +101,8 @@ class Mirrors:
             await sql.forget_origin(connection, sid)
 
     async def switch(self, caller: Caller, name: str, *, on: bool, epoch: int) -> int:
-        """Turns the mirror on or off under the lease of ``epoch``; the version that did. Raises Fenced, NoSession, Deleted.
+        """Turns the mirror on or off under the lease of ``epoch``; the version that did. Raises Fenced, NoSession, Deleted,
+        Unavailable.
 
         Off drops entries that still wait.
         """

@@ -125,39 +125,36 @@ class Sessions:
                 await self._settler.settle_now(tenant, sid)  # its rows are counted
         async with self._database.connection() as connection:
             for _ in range(_ATTEMPTS):
-                version, rows = await self._mark_deleted(connection, sid, epoch, again=purge)
-                purged = purge and await sql.purge(connection, sid, timedelta(0)) is not None
-                row = None if purged else await sql.find(connection, sid)
-                if not isinstance(row, SessionRow):
-                    return Removed(version, rows, None)
+                version, rows, since = await self._mark_deleted(connection, sid, epoch, again=purge)
                 if not purge:
-                    return Removed(version, rows, (row.deleted_at or row.updated_at) + self._window)
+                    return Removed(version, rows, since + self._window)
+                purged = await sql.purge(connection, sid, timedelta(0)) is not None
+                if purged or isinstance(await sql.find(connection, sid), Vacant):
+                    return Removed(version, rows, None)
                 # Restored between the two statements.
         raise Unavailable("the session was restored just now; try again")
 
     async def _mark_deleted(
         self, connection: Connection, sid: UUID, epoch: int | None, *, again: bool
-    ) -> tuple[int, int]:
-        """``(version, rows)`` of a session that is deleted now; ``again``: or was before."""
+    ) -> tuple[int, int, datetime]:
+        """``(version, rows, when)`` of a session that is deleted now; ``again``: or was before."""
         deleted = await sql.mark_deleted(connection, sid, epoch)
         self._heads.forget(sid)
         if deleted is not None:
-            return deleted[0], deleted[2]
+            return deleted
         found = await sql.find(connection, sid)
         if isinstance(found, Vacant):
             raise NoSession
         head = found.head
-        if not head.deleted:
+        if found.deleted_at is None:
             # Without an epoch to be wrong about: it was made between the two looks, so before it there was none.
             raise NoSession if epoch is None else Fenced
         if not again:
             raise Deleted
-        if epoch is not None and epoch not in {
-            head.epoch,
-            head.epoch - 1,
-        }:  # that of its last owner: deleting raised it
+        # Deleting raised it: the last owner's is the one before.
+        if epoch not in {None, head.epoch, head.epoch - 1}:
             raise Fenced
-        return head.version, head.rows
+        return head.version, head.rows, found.deleted_at
 
     async def restore(self, tenant: str, name: str) -> Summary:
         """Brings a deleted session back; one that was never deleted is left as it is. Raises NoSession."""
