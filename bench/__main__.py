@@ -38,6 +38,8 @@ def compare(folder: Path, options: argparse.Namespace) -> int:
     shares = TINY if options.tiny else SHARES
     only = [*options.only, DIRECT] if options.only else []
     with line_up(folder, only) as start:
+        if not options.tiny:
+            start.season(say)
         with Worker(folder / "worker.log") as worker:
             outcome = Race(worker, start, say, shares=shares, rounds=options.rounds, repeats=options.repeats).run()
         proofs = _proofs(start, folder, say)

@@ -19,7 +19,7 @@ from bench import cpu
 from bench.afterwork import Afterwork
 from bench.budget_report import AGAIN, SHIPPED, TRACKED, UNFENCED, UNSEALED, Turn, assemble, least, markdown
 from bench.counters import Statements
-from bench.servers.postgres import Postgres
+from bench.servers.postgres import Postgres, season
 from bench.servers.service import Service
 from bench.servers.sink import Sink
 from bench.side_by_side import CROWD
@@ -103,6 +103,8 @@ def measure(folder: Path, say: Callable[[str], None], *, rounds: int = 7, tiny: 
     load, rounds = (TINY, 1) if tiny else (Load(), rounds)
     turns: dict[str, list[Turn]] = {name: [] for name in ARMS}
     with started(folder, say) as arms, Worker(folder / "worker.log") as worker:
+        if not tiny:
+            season(arms[DIRECT].server)
         for arm in arms.values():
             say(f"filling {arm.name}")
             fill(worker, arm, load)

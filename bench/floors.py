@@ -80,6 +80,8 @@ def measure(folder: Path, say: Say, *, rounds: int = 5, tiny: bool = False) -> d
         Worker(folder / "parts.log", _PARTS) as parts,
         runner() as loop,
     ):
+        if not tiny:
+            start.season(say)
         for contestant in start.contestants:
             _fill(worker, contestant)
         texts = parts.ask("values")

@@ -88,6 +88,8 @@ def main(folder: Path, options: argparse.Namespace) -> int:
         room.mkdir(mode=0o711)
         with line_up(room, [DIRECT, OURS, BARE]) as start:
             results["machine"] |= start.versions
+            if not options.tiny:
+                start.season(say)
             results |= {part: _RUN[part](room, start, sizes, say) for part in wanted}
     _write(results, options, say)
     return 0

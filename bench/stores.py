@@ -1,6 +1,6 @@
 """Who takes part, on which servers, and what is left out because a program is missing."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +10,7 @@ from bench.afterwork import Afterwork
 from bench.counters import Commands, Questions, Reader, Requests, Statements
 from bench.servers import Missing
 from bench.servers.mariadb import MariaDb
-from bench.servers.postgres import Postgres
+from bench.servers.postgres import Postgres, season
 from bench.servers.redis import Redis
 from bench.servers.service import Service
 
@@ -59,6 +59,12 @@ class Field:
     def servers(self) -> list[Any]:
         """Each Postgres once."""
         return list({id(c.statements.sql): c.statements.sql for c in self.contestants if c.statements}.values())
+
+    def season(self, say: Callable[[str], None]) -> None:
+        """Lets every Postgres write until its log goes on in files that it has."""
+        say("seasoning Postgres")
+        for sql in self.servers:
+            season(sql)
 
 
 OUR_CONFIGURATIONS: Final = (OURS, "ours-no-memory", "ours-socket", "ours-bare", "ours-workers", "ours-embedded")

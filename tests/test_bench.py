@@ -14,8 +14,9 @@ from bench import readme
 from bench.counters import Statements
 from bench.durability import prove
 from bench.figures import TOLERANCE, Slice, drift, figure
-from bench.servers.postgres import Postgres
+from bench.servers.postgres import Postgres, season
 from bench.servers.service import Service
+from bench.sql import Sql
 from bench.stores import AGAIN, DIRECT, OUR_CONFIGURATIONS, OURS, Contestant, Field, line_up
 
 ACKNOWLEDGED = 60
@@ -46,6 +47,24 @@ def test_an_answer_is_an_fsync_in_every_configuration(start: Field, folder: Path
         assert proof.holds, f"{contestant.name}: {proof}"
         proven.add(contestant.name)
     assert proven == {DIRECT, *OUR_CONFIGURATIONS}
+
+
+def test_a_seasoned_server_has_the_files_that_its_log_goes_on_in(folder: Path) -> None:
+    room = folder / "seasoned"
+    room.mkdir(mode=0o755)
+    with Postgres(room) as postgres:
+        assert _log_files_made(postgres.sql) > 0  # as a new server does, while commits wait
+        season(postgres.sql)
+        assert _log_files_made(postgres.sql) == 0
+
+
+def _log_files_made(sql: Sql) -> int:
+    """Of 80 MiB of log."""
+    files = "SELECT count(*) AS files FROM pg_ls_waldir()"
+    before = sql.row(files)["files"]
+    sql.run("SELECT pg_logical_emit_message(false, '', repeat('x', 1 << 20)) FROM generate_series(1, 80)")
+    made: int = sql.row(files)["files"] - before
+    return made
 
 
 @pytest.mark.parametrize("setting", ["fsync", "synchronous_commit"])

@@ -19,6 +19,7 @@ from service.embedded import account, binaries, launch
 
 _START_S: Final = 60.0
 _STOP_S: Final = 60.0
+_SEASONING_MIB: Final = 768
 COUNTING: Final = {"shared_preload_libraries": "pg_stat_statements", "pg_stat_statements.track": "none"}
 
 
@@ -92,3 +93,14 @@ class Postgres:
                 return
             time.sleep(0.05)
         raise RuntimeError(f"Postgres did not start: {(self._folder / 'pg.log').read_text()}")
+
+
+def season(sql: Sql) -> None:
+    """Brings a server to where one is that has run for a while: its log goes on in files that a checkpoint let go.
+
+    A new server makes each 16 MiB of it when they are reached: zeros, an fsync, and all commits wait that long.
+    """
+    sql.run(
+        f"SELECT pg_logical_emit_message(false, '', repeat('x', 1 << 20)) FROM generate_series(1, {_SEASONING_MIB})"
+    )
+    sql.run("CHECKPOINT")
