@@ -20,16 +20,22 @@ MADE_FILE: Final = "master.key.made"
 TOKEN_FILE: Final = "token"
 
 
-def master_keys(settings: Settings, reload: Callable[[], Settings]) -> MasterKeys:
-    """The configured master keys, or the data folder's. Raises ConfigError."""
+def master_keys(
+    settings: Settings, reload: Callable[[], Settings], *, unused: Callable[[], bool] = lambda: False
+) -> MasterKeys:
+    """The configured master keys, or the data folder's. Raises ConfigError.
+
+    ``unused``: whether the folder's database has never had a key. Only such a folder gets one: beside what is sealed
+    under a key that is not there, another would look like it, and be kept in its place.
+    """
 
     def read() -> Sequence[bytes]:
         try:
-            return _read_master_keys(reload(), make=False)
+            return _read_master_keys(reload(), lambda: False)
         except (ConfigError, OSError):
             raise WrongMasterKey("the master keys cannot be read") from None
 
-    return MasterKeys(_read_master_keys(settings, make=True), read)
+    return MasterKeys(_read_master_keys(settings, unused), read)
 
 
 def first_token(settings: Settings) -> str | None:
@@ -62,8 +68,7 @@ def add_master_key(settings: Settings) -> Path:
     return path
 
 
-def _read_master_keys(settings: Settings, *, make: bool) -> Sequence[bytes]:
-    """``make``: the data folder's key when there is none. A serving process must never replace the key it has."""
+def _read_master_keys(settings: Settings, unused: Callable[[], bool]) -> Sequence[bytes]:
     if settings.master_keys:
         return settings.master_keys
     if not settings.embedded:
@@ -72,20 +77,26 @@ def _read_master_keys(settings: Settings, *, make: bool) -> Sequence[bytes]:
         )
     path = settings.data_dir / MASTER_KEY_FILE
     try:
-        text = _made_once(path) if make else path.read_text("ascii")
+        if not path.exists():
+            _make_master_key(path, unused)
+        text = path.read_text("ascii")
         return [base64.b64decode(line, validate=True) for line in text.split()]
     except ValueError:
         raise ConfigError([f"{path} does not hold master keys."]) from None
 
 
-def _made_once(path: Path) -> str:
-    """The data folder's keys. A folder that had a key never gets another: it would only hide that the first one is gone."""
+def _make_master_key(path: Path, unused: Callable[[], bool]) -> None:
     made = path.with_name(MADE_FILE)
-    if made.exists() and not path.exists():
+    if made.exists():
         raise ConfigError([f"{path} is missing: what this folder holds is sealed under it. Put its copy back."])
-    text = _kept(path, _new_key)
+    if not unused():
+        raise ConfigError(
+            [
+                f"AUTHSTORE_MASTER_KEY is not set, and {path} does not exist: what this folder holds is sealed under the key that it was set up with."
+            ]
+        )
+    _kept(path, _new_key)
     _kept(made, lambda: "A master key was made beside this file.")
-    return text
 
 
 def _kept(path: Path, make: Callable[[], str]) -> str:

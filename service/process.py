@@ -39,6 +39,7 @@ from service.observe import (
     setup_logging,
     setup_sentry,
 )
+from service.store import keyring
 from service.vault import MasterKeys
 
 _log = get_logger("authstore.process")
@@ -73,7 +74,7 @@ def run(settings: Settings, reload: Callable[[], Settings]) -> None:
         else:
             assert settings.database_url is not None  # noqa: S101 - what embedded says
             url = settings.database_url.get_secret_value()
-        masters = first_secrets.master_keys(settings, reload)
+        masters = first_secrets.master_keys(settings, reload, unused=lambda: asyncio.run(keyring.never_set_up(url)))
         parts = Parts(settings, url, masters, first_secrets.first_token(settings), server)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             if settings.workers == 1:

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from command_line import Cli, assert_all_there, commit, fill, fresh
+from command_line import Cli, Done, assert_all_there, commit, fill, fresh
 from service_process import ServiceProcess
+
+from service.embedded import running
 
 
 @pytest.fixture
@@ -149,7 +151,7 @@ def test_configured_keys_rotate(tmp_path):
     with ServiceProcess(data_dir, {"AUTHSTORE_MASTER_KEY": old}) as service:
         made = fill(service, 30)
         assert cli.good("key", "rotate", AUTHSTORE_MASTER_KEY=old).out.startswith("0 data keys")
-        assert cli("key", "status").code == 1, "not with the data folder's own key"
+        _assert_no_key_is_made(cli("key", "status"), data_dir)
     with ServiceProcess(data_dir, ring) as service, writing(service) as written:
         assert cli.good("key", "rotate", **ring).out.startswith("30 data keys")
     made |= written.names
@@ -181,6 +183,33 @@ def test_a_key_file_rotates_without_a_restart(tmp_path):
     assert max(written.statuses) < 500
     with ServiceProcess(tmp_path / "data", env) as service:
         assert_all_there(service, made | written.names)
+
+
+def test_a_folder_set_up_under_a_configured_key_gets_no_key_of_its_own(tmp_path):
+    """It would look like the one that matters, and be kept in its place."""
+    data_dir = tmp_path / "data"
+    configured = {"AUTHSTORE_MASTER_KEY": base64.b64encode(secrets.token_bytes(32)).decode()}
+    with ServiceProcess(data_dir, configured) as service:
+        made = fill(service, 2)
+    for command in (("serve",), ("sessions", "list"), ("doctor",), ("migrate", "list")):
+        _assert_no_key_is_made(Cli(data_dir)(*command), data_dir)
+    with ServiceProcess(data_dir, configured) as service:
+        assert_all_there(service, made)
+
+
+def test_a_first_start_killed_before_it_had_a_key_makes_one_later(tmp_path):
+    data_dir = tmp_path / "data"
+    with running(data_dir):
+        pass  # the database is there, and nothing else
+    with ServiceProcess(data_dir) as service:
+        made = fill(service, 1)
+        assert_all_there(service, made)
+
+
+def _assert_no_key_is_made(done: Done, data_dir: Path) -> None:
+    assert done.code == 2
+    assert "AUTHSTORE_MASTER_KEY is not set" in done.err
+    assert not list(data_dir.glob("*master.key*"))
 
 
 def keep_only_first_key(data_dir: Path) -> None:

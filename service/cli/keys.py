@@ -23,10 +23,11 @@ def rotate(context: typer.Context) -> None:
     open: they stay under their old key.
     """
     settings = settings_of(context)
-    if not settings.master_keys:
-        first_secrets.add_master_key(settings)
+    made = None if settings.master_keys else first_secrets.add_master_key(settings)
     done = with_store(context, lambda store: keyring.rewrap(store.database, store.masters))
     typer.echo(f"{done.wrapped} data keys wrapped by the current master key")
+    if made is not None:
+        typer.echo(f"a new key stands first in {made}: copies of that file made before do not open what is stored now")
     if done.broken:
         typer.echo(f"authstore: {done.broken} data keys do not open and stay under their old key", err=True)
         sys.exit(3)

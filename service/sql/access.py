@@ -28,6 +28,9 @@ SELECT m.id, m.check_value, m.created_at, m.retired_at,
 FROM master_keys m ORDER BY m.created_at, m.id
 """
 
+KNOWS_MASTER_KEYS_SQL: Final = "SELECT to_regclass('master_keys') IS NOT NULL"
+HAS_MASTER_KEYS_SQL: Final = "SELECT EXISTS (SELECT FROM master_keys)"
+
 ADD_MASTER_KEY_SQL: Final = """
 INSERT INTO master_keys (id, check_value) VALUES ($1, $2)
 ON CONFLICT (id) DO UPDATE SET retired_at = NULL
@@ -38,6 +41,12 @@ REGISTER_MASTER_KEY_SQL: Final = "INSERT INTO master_keys (id, check_value) VALU
 RETIRE_MASTER_KEYS_SQL: Final = "UPDATE master_keys SET retired_at = now() WHERE id <> $1 AND retired_at IS NULL"
 
 IS_LIVING_SQL: Final = "SELECT EXISTS (SELECT FROM master_keys WHERE id = $1 AND retired_at IS NULL)"
+
+
+async def has_master_keys(connection: Connection) -> bool:
+    """Whether one was ever registered; False also where there is no schema yet."""
+    known: bool = await connection.fetchval(KNOWS_MASTER_KEYS_SQL)
+    return known and bool(await connection.fetchval(HAS_MASTER_KEYS_SQL))
 
 
 async def find_token(connection: Connection, token_id: str) -> asyncpg.Record | None:

@@ -20,6 +20,8 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
+import asyncpg
+
 from service.errors import Corrupt, Unavailable, WrongMasterKey
 from service.sql import access, sessions
 from service.sql.pool import Connection, Database
@@ -66,6 +68,15 @@ async def check(connection: Connection, masters: MasterKeys) -> None:
         )
     if masters.current not in living:
         await access.add_master_key(connection, masters.current, masters.check_value())
+
+
+async def never_set_up(url: str) -> bool:
+    """Whether this database has never had a master key: it has no schema yet, or is as a first start left it."""
+    connection = await asyncpg.connect(url)
+    try:
+        return not await access.has_master_keys(connection)
+    finally:
+        await connection.close()
 
 
 async def check_opens(connection: Connection, masters: MasterKeys) -> None:
