@@ -92,7 +92,8 @@ def _make_master_key(path: Path, unused: Callable[[], bool]) -> None:
     if not unused():
         raise ConfigError(
             [
-                f"AUTHSTORE_MASTER_KEY is not set, and {path} does not exist: what this folder holds is sealed under the key that it was set up with."
+                f"AUTHSTORE_MASTER_KEY is not set, and {path} does not exist: "
+                "what this folder holds is sealed under the key that it was set up with."
             ]
         )
     _kept(path, _new_key)

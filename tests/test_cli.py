@@ -154,6 +154,8 @@ def test_a_token_opens_its_tenant_in_its_scope(cli, service):
 
 def test_commands_without_a_service_start_its_postgres_and_stop_it(own):
     cli = Cli(own.data_dir)
+    own.start()
+    own.stop()
     token = cli.good("token", "create").out.strip()
     assert attach(own.data_dir) is None
     assert _postgres_of(own.data_dir) == []
@@ -163,6 +165,16 @@ def test_commands_without_a_service_start_its_postgres_and_stop_it(own):
     own.stop()
     assert [row["session"] for row in cli.good("sessions", "list", "--format", "json").json] == ["s"]
     assert _postgres_of(own.data_dir) == []
+
+
+@pytest.mark.parametrize(
+    "command", ["sessions list", "token create", "doctor", "schema apply", "check --all", "key status"]
+)
+def test_a_wrong_folder_does_not_become_an_installation(tmp_path, command):
+    done = Cli(tmp_path / "typo")(*command.split())
+    assert (done.code, done.out) == (2, "")
+    assert f"there is no database in {tmp_path / 'typo'}" in done.err
+    assert not (tmp_path / "typo").exists()
 
 
 # -- sessions -------------------------------------------------------------------------------------------------------------
