@@ -54,12 +54,13 @@ def make_app(store: AuthStore, settings: Settings, *, stopping: Callable[[], boo
     app[TIMEOUT_S] = settings.request_timeout_s
     store.watch(app[METRICS])
     add_routes(app)
-    app.cleanup_ctx.append(_life)
+    where = "embedded" if settings.embedded else str(settings.redacted()["database_url"])
+    app.cleanup_ctx.append(lambda app: _life(app, where))
     return app
 
 
-async def _life(app: web.Application) -> AsyncIterator[None]:
-    """Opens the store, in the background when the database is away; keeps house; closes."""
+async def _life(app: web.Application, where: str) -> AsyncIterator[None]:
+    """Opens the store, in the background when the database is away; keeps house; closes. ``where``: to be said."""
     store = app[STORE]
     async with AsyncExitStack() as stack:
         stack.push_async_callback(store.close)
@@ -68,7 +69,7 @@ async def _life(app: web.Application) -> AsyncIterator[None]:
         except NotLetIn:
             raise  # waiting changes nothing: somebody has to be told
         except Unavailable:
-            _log.warning("the database is away, waiting for it")
+            _log.warning("the database is away, waiting for it", database=where)
             stack.push_async_callback(end, asyncio.create_task(_reopen(store)))
         else:
             stack.push_async_callback(end, asyncio.create_task(store.settler.run()))

@@ -34,8 +34,9 @@ from service import dsn
 PREFIX: Final = "AUTHSTORE_"
 MASTER_KEY_BYTES: Final = 32
 _SECRETS: Final = frozenset({"database_url", "master_key", "token", "sentry_dsn"})
+_NEVER_EMPTY: Final = _SECRETS - {"sentry_dsn"}
 _SECRET_FILE_LIMIT: Final = 65_536
-_TOKEN = re.compile(r"[!-~]{1,512}")
+_TOKEN = re.compile(r"[!-~]{16,512}")
 _SENTRY_DSN = re.compile(r"https?://[^@/\s]+@[^@/\s]+/(?:[^@\s]*/)?\d+")
 _SERVICE_LINK = re.compile(r"SERVICE_(?:HOST|PORT).*|PORT_\d+_(?:TCP|UDP).*")
 # The kinds of fault whose sentence holds no input; any other is only called invalid.
@@ -89,8 +90,15 @@ def _protected(value: SecretStr, info: ValidationInfo) -> SecretStr:
 
 def _token(value: SecretStr) -> SecretStr:
     if not _TOKEN.fullmatch(value.get_secret_value()):
-        raise ValueError("must be 1 to 512 visible ASCII characters without a space")
+        raise ValueError("must be 16 to 512 visible ASCII characters without a space")
     return value
+
+
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError("begins with a ~ that stands for no folder here") from None
 
 
 def _sentry_dsn(value: SecretStr) -> SecretStr:
@@ -108,18 +116,18 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     config: Path | None = None
-    data_dir: Path = Path("data")
+    data_dir: Annotated[Path, AfterValidator(_expanded)] = Path("data")
     database_url: Annotated[SecretStr, AfterValidator(_protected)] | None = Field(default=None, repr=False)
-    pg_bin: Path | None = None
+    pg_bin: Annotated[Path, AfterValidator(_expanded)] | None = None
     pooler: Literal["none", "transaction"] = "none"
     pool_max: int = Field(default=10, ge=1, le=1000)
     host: str = Field(default="127.0.0.1", min_length=1)
     port: int = Field(default=8480, ge=0, le=65535)
-    unix_socket: Path | None = None
+    unix_socket: Annotated[Path, AfterValidator(_expanded)] | None = None
     workers: int = Field(default=1, ge=1, le=64)
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
-    tls_client_ca: Path | None = None
+    tls_cert: Annotated[Path, AfterValidator(_expanded)] | None = None
+    tls_key: Annotated[Path, AfterValidator(_expanded)] | None = None
+    tls_client_ca: Annotated[Path, AfterValidator(_expanded)] | None = None
     master_key: Annotated[SecretBytes, BeforeValidator(_master_keys)] | None = Field(default=None, repr=False)
     token: Annotated[SecretStr, AfterValidator(_token)] | None = Field(default=None, repr=False)
     max_body_mb: int = Field(default=64, ge=1, le=1024)
@@ -176,11 +184,12 @@ def load_settings(*, environ: Mapping[str, str] | None = None, **flags: object) 
     """The settings of this process.
 
     ``flags`` are settings by field name (also ``config`` and ``<secret>_file``); None means not given. ``environ``
-    stands in for the process's environment; a variable that is set but empty counts as not given.
+    stands in for the process's environment; a variable that is set but empty counts as not given, but where the service
+    would serve something else without it (the database, its keys).
     Raises ConfigError with every fault found.
     """
     environ = os.environ if environ is None else environ
-    faults: list[str] = []
+    faults = _empty(environ)
     given = _Given(faults)
     flagged = {name: value for name, value in flags.items() if value is not None}
     in_environ = _from_environ(environ)
@@ -282,6 +291,16 @@ def _setting_of(variable: str) -> str:
 def _from_environ(environ: Mapping[str, str]) -> dict[str, str]:
     ours = {_variable("sentry_dsn"), _variable("sentry_dsn_file")}
     return {name: value for name, value in environ.items() if value and (name.startswith(PREFIX) or name in ours)}
+
+
+def _empty(environ: Mapping[str, str]) -> list[str]:
+    """A substitution that failed must not become another, empty store."""
+    return [
+        f"{name} is set, but empty: give it a value, or do not set it."
+        for setting in sorted(_NEVER_EMPTY)
+        for name in (_variable(setting), _variable(f"{setting}_file"))
+        if environ.get(name) == ""
+    ]
 
 
 def _from_file(path: Path, faults: list[str]) -> dict[str, Any]:

@@ -139,7 +139,7 @@ class DatabaseFault(ServiceError):
     """The database refused a statement."""
 
     def __init__(self, sqlstate: str) -> None:
-        super().__init__()
+        super().__init__(f"The database refused a statement (SQLSTATE {sqlstate}).")
         self.sqlstate = sqlstate
 
 

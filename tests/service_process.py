@@ -69,7 +69,7 @@ class ServiceProcess:
             "PATH": os.environ["PATH"],
             "AUTHSTORE_PORT": str(self.port),
             "AUTHSTORE_DATA_DIR": str(self.data_dir),
-            "AUTHSTORE_TOKEN": self.token,
+            **({"AUTHSTORE_TOKEN": self.token} if self.token else {}),
             **self._env,
         }
         with self.log.open("ab") as log:

@@ -75,7 +75,8 @@ async def test_the_master_key_must_be_configured_there(database_url, tmp_path):
 def test_without_a_first_token_only_made_tokens_work(plain_postgres, tmp_path):
     database_url = plain_postgres.url
     env = {"AUTHSTORE_DATABASE_URL": database_url, "AUTHSTORE_MASTER_KEY": MASTER_KEY, "PATH": os.environ["PATH"]}
-    service = external(tmp_path, database_url, AUTHSTORE_TOKEN="")
+    service = external(tmp_path, database_url)
+    service.token = ""
     with service:
         assert service.ask("GET", "/v1/sessions")[0] == 401
         made = subprocess.run([COMMAND, "token", "create"], env=env, capture_output=True, text=True, check=True)

@@ -51,7 +51,22 @@ def test_the_flag_decides_which_file_is_read(toml):
 
 
 def test_a_flag_of_none_and_an_empty_variable_are_not_given():
-    assert loaded({"AUTHSTORE_PORT": "", "SENTRY_DSN": ""}, host=None).port == 8480
+    assert loaded({"AUTHSTORE_PORT": "", "SENTRY_DSN": "", "SENTRY_DSN_FILE": ""}, host=None).port == 8480
+
+
+@pytest.mark.parametrize("name", ["DATABASE_URL", "MASTER_KEY", "TOKEN", "DATABASE_URL_FILE", "MASTER_KEY_FILE"])
+def test_a_substitution_that_failed_does_not_become_another_store(name):
+    assert faults({f"AUTHSTORE_{name}": ""}) == (
+        f"AUTHSTORE_{name} is set, but empty: give it a value, or do not set it.",
+    )
+
+
+def test_a_tilde_is_a_home_everywhere(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert loaded({"AUTHSTORE_DATA_DIR": "~/kept"}).data_dir == tmp_path / "kept"
+    assert loaded(unix_socket="~/s").unix_socket == tmp_path / "s"
+    (fault,) = faults({"AUTHSTORE_DATA_DIR": "~nobody-of-this-name/kept"})
+    assert fault == "AUTHSTORE_DATA_DIR begins with a ~ that stands for no folder here."
 
 
 def test_other_variables_are_nobody_s_business():
@@ -100,7 +115,8 @@ def test_an_unknown_key_of_the_file_and_an_unknown_flag(toml):
         ({"AUTHSTORE_REQUEST_TIMEOUT_S": "nan"}, "AUTHSTORE_REQUEST_TIMEOUT_S must be"),
         ({"AUTHSTORE_POOLER": "statement"}, "AUTHSTORE_POOLER must be 'none' or 'transaction'"),
         ({"AUTHSTORE_LOG_LEVEL": "loud"}, "AUTHSTORE_LOG_LEVEL must be"),
-        ({"AUTHSTORE_TOKEN": "two words"}, "AUTHSTORE_TOKEN must be"),
+        ({"AUTHSTORE_TOKEN": "two words, and enough"}, "AUTHSTORE_TOKEN must be"),
+        ({"AUTHSTORE_TOKEN": "easily-guessed!"}, "AUTHSTORE_TOKEN must be 16 to 512"),
         ({"SENTRY_DSN": "nonsense"}, "SENTRY_DSN must look like"),
         ({"AUTHSTORE_TLS_CERT": "c"}, "tls_cert and tls_key must be given together"),
         ({"AUTHSTORE_TLS_CLIENT_CA": "c"}, "tls_client_ca needs tls_cert"),
@@ -160,7 +176,7 @@ def test_any_other_master_key_is_refused(text):
     ("name", "content"),
     [
         ("MASTER_KEY", KEY.hex()),
-        ("TOKEN", "secret-token"),
+        ("TOKEN", "a-secret-of-a-token"),
         ("DATABASE_URL", "postgresql://u:p@localhost/d"),
         ("SENTRY_DSN", "https://k@h.example/1"),
     ],
@@ -173,17 +189,17 @@ def test_every_secret_can_come_from_a_file(tmp_path, name, content):
 
 
 def test_a_secret_given_twice_in_one_source_is_refused(tmp_path):
-    (tmp_path / "secret").write_text("t")
-    environ = {"AUTHSTORE_TOKEN": "t", "AUTHSTORE_TOKEN_FILE": str(tmp_path / "secret")}
+    (tmp_path / "secret").write_text("t" * 16)
+    environ = {"AUTHSTORE_TOKEN": "t" * 16, "AUTHSTORE_TOKEN_FILE": str(tmp_path / "secret")}
     assert faults(environ) == ("AUTHSTORE_TOKEN and AUTHSTORE_TOKEN_FILE are both given: use one of them.",)
 
 
 def test_a_stronger_source_replaces_a_secret_in_either_form(tmp_path, toml):
-    (tmp_path / "secret").write_text("from-the-file")
+    (tmp_path / "secret").write_text("from-the-file-itself")
     path = toml("token = 'weak'")
     environ = {"AUTHSTORE_CONFIG": path, "AUTHSTORE_TOKEN_FILE": str(tmp_path / "secret")}
-    assert loaded(environ).token.get_secret_value() == "from-the-file"
-    assert loaded(environ, token="flag").token.get_secret_value() == "flag"
+    assert loaded(environ).token.get_secret_value() == "from-the-file-itself"
+    assert loaded(environ, token="given-as-a-flag-").token.get_secret_value() == "given-as-a-flag-"
 
 
 @pytest.mark.parametrize(

@@ -134,6 +134,7 @@ TO_PLAN = {
     "LIST_SQL": sessions.LIST_SQL,
     "COUNT_KEYS_SQL": sessions.COUNT_KEYS_SQL,
     "EXPIRED_SQL": sessions.EXPIRED_SQL,
+    "DELETED_SQL": sessions.DELETED_SQL,
     "PURGE_SQL": sessions.PURGE_SQL,
 }
 LARGE = {"sessions", "session_keys", "session_journal"}

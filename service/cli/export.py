@@ -54,6 +54,8 @@ def export(
 
     async def work(store: AuthStore) -> tuple[int, int]:
         chosen = await every_session(store, caller) if everything else sessions
+        for name in sessions:
+            await store.show(caller, name)  # before a first line is out
         if output is None:
             return len(chosen), await export_lines(store, caller, chosen, sys.stdout.buffer)
         if form is As.ndjson:

@@ -1,6 +1,7 @@
 """The tree of commands. Exit codes: 0 good, 1 failed, 2 usage, 3 done but with findings."""
 
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -36,11 +37,20 @@ app.add_typer(schema.app, name="schema")
 app.add_typer(migrate.app, name="migrate")
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(version("baileys-auth-store"))
+        raise typer.Exit
+
+
 @app.callback()
 def common(
     context: typer.Context,
     config: Annotated[Path | None, typer.Option(help="A TOML file of settings.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where the embedded database lives.")] = None,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Prints the release.")
+    ] = False,
 ) -> None:
     """Settings come from flags over AUTHSTORE_ variables over the file."""
     install_hooks()  # here, because typer puts its own in place when it is called

@@ -39,21 +39,22 @@ def serve(
 
 def health(context: typer.Context) -> None:
     """Asks the running service whether it is ready; exit 0 or 1."""
+    settings = settings_of(context)
     try:
-        body = _readiness(settings_of(context))
+        body = _readiness(settings)
     except (OSError, http.client.HTTPException, ValueError):
-        typer.echo("no answer", err=True)
+        typer.echo(f"no answer from {settings.unix_socket or f'{settings.host}:{settings.port}'}", err=True)
         sys.exit(1)
     typer.echo(body.get("reason", body["status"]))
     sys.exit(0 if body["status"] == "ok" else 1)
 
 
 def doctor(context: typer.Context, how: FormatOption = Format.table) -> None:
-    """Checks an installation and says what to mend; exit 3 with findings."""
+    """Checks an installation and says what to mend; exit 3 with findings, to which a note does not count."""
     settings = settings_of(context)
     findings = with_store(context, lambda store: _examine(settings, store))
     show(findings, how)
-    sys.exit(3 if any(finding["verdict"] != "ok" for finding in findings) else 0)
+    sys.exit(3 if any(finding["verdict"] not in {"ok", "note"} for finding in findings) else 0)
 
 
 async def _examine(settings: Settings, store: AuthStore) -> list[dict[str, str]]:
@@ -66,7 +67,7 @@ async def _examine(settings: Settings, store: AuthStore) -> list[dict[str, str]]
         _finding("writable", "ok" if backend.writable else "failed", "primary" if backend.writable else "read-only"),
         _finding(
             "master key",
-            "warning" if made else "ok",
+            "note" if made else "ok",
             "made in the data folder: keep a copy elsewhere, without it nothing can be opened"
             if made
             else "configured",

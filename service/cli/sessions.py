@@ -1,4 +1,4 @@
-"""sessions list, show, delete, restore."""
+"""sessions list, deleted, show, delete, restore."""
 
 from typing import Annotated
 
@@ -7,6 +7,7 @@ import typer
 from protocol.types import check_session_name, check_tenant
 from service.cli.output import Format, FormatOption, show, show_one
 from service.cli.surroundings import with_store
+from service.errors import Deleted
 from service.store import AuthStore, Caller
 from service.store.sessions import Summary
 from service.store.tokens import DEFAULT_TENANT
@@ -27,6 +28,20 @@ def list_sessions(
     """Every session, by name."""
     caller = _operator(tenant)
     show([_row(each) for each in with_store(context, lambda store: _all(store, caller, prefix))], how)
+
+
+@app.command("deleted")
+def list_deleted(
+    context: typer.Context, tenant: TenantOption = DEFAULT_TENANT, how: FormatOption = Format.table
+) -> None:
+    """Sessions that were deleted and can still be restored, the latest first."""
+    caller = _operator(tenant)
+    found = with_store(context, lambda store: store.deleted(caller))
+    rows = [
+        {"session": each.name, "keys": each.keys, "deleted": each.deleted_at, "restorable until": each.restorable_until}
+        for each in found
+    ]
+    show(rows, how)
 
 
 @app.command("show")
@@ -59,8 +74,16 @@ def delete(
 def restore(context: typer.Context, name: Name, tenant: TenantOption = DEFAULT_TENANT) -> None:
     """Brings a deleted session back."""
     caller = _operator(tenant)
-    with_store(context, lambda store: store.restore(caller, check_session_name(name)))
-    typer.echo("restored")
+
+    async def work(store: AuthStore) -> bool:
+        try:
+            await store.show(caller, check_session_name(name))
+        except Deleted:
+            await store.restore(caller, name)
+            return True
+        return False
+
+    typer.echo("restored" if with_store(context, work) else "not deleted, and left as it is")
 
 
 async def _all(store: AuthStore, caller: Caller, prefix: str) -> list[Summary]:

@@ -93,6 +93,11 @@ WHERE sid = $1 AND deleted_at > now() - $2::interval RETURNING version
 
 EXPIRED_SQL: Final = "SELECT sid FROM sessions WHERE deleted_at <= now() - $1::interval ORDER BY deleted_at LIMIT 100"
 
+DELETED_SQL: Final = """
+SELECT s.name, (SELECT count(*) FROM session_keys k WHERE k.sid = s.sid AND k.ktype <> '') AS keys, s.deleted_at
+FROM sessions s WHERE s.tenant = $1 AND s.deleted_at > now() - $2::interval ORDER BY s.deleted_at DESC LIMIT 1000
+"""
+
 # The data key goes with the session's row: whatever copies of the rows remain do not open. Rows are deleted as they were
 # when the statement began, so it must be the deletion of then: a session restored since may have got others.
 PURGE_SQL: Final = """
@@ -215,6 +220,11 @@ async def purge(connection: Connection, sid: UUID, window: timedelta) -> int | N
 async def find_expired(connection: Connection, window: timedelta) -> list[UUID]:
     """Up to 100 sessions whose window is over."""
     return [record["sid"] for record in await connection.fetch(EXPIRED_SQL, window)]
+
+
+async def find_deleted(connection: Connection, tenant: str, window: timedelta) -> list[tuple[str, int, datetime]]:
+    """``(name, stored keys, when)`` of up to 1,000 sessions deleted less than ``window`` ago, the latest first."""
+    return [tuple(record) for record in await connection.fetch(DELETED_SQL, tenant, window)]
 
 
 async def find_wrapped(connection: Connection, key_ids: Sequence[str], after: UUID) -> list[Wrapped]:

@@ -26,7 +26,7 @@ from service.store.heads import Heads
 from service.store.mirrors import Mirrors
 from service.store.reads import Asked, Page, Reads, State
 from service.store.request import CommitRequest
-from service.store.sessions import Granted, Removed, Sessions, Summary
+from service.store.sessions import Gone, Granted, Removed, Sessions, Summary
 from service.store.settling import Settler
 from service.store.tokens import Tokens
 from service.vault import MasterKeys
@@ -185,6 +185,10 @@ class AuthStore:
     async def restore(self, caller: Caller, name: str) -> Summary:
         """Undoes a delete inside the window. Raises NoSession."""
         return await self._sessions.restore(caller.need("write"), name)
+
+    async def deleted(self, caller: Caller) -> Sequence[Gone]:
+        """Sessions of the tenant that can be restored."""
+        return await self._sessions.deleted(caller.need("read"))
 
     async def census(self, caller: Caller) -> dict[str, Any]:
         """Counts of the caller's tenant."""

@@ -1,5 +1,6 @@
 """Summaries, leases, deletion and the way back."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -51,6 +52,16 @@ class Removed:
     version: int
     rows: int
     restorable_until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """A deleted session that can be restored; ``keys`` counts its rows without creds."""
+
+    name: str = field(repr=False)
+    keys: int
+    deleted_at: datetime
+    restorable_until: datetime
 
 
 class Sessions:
@@ -165,6 +176,11 @@ class Sessions:
                 if isinstance(found, Vacant) or found.head.deleted:
                     raise NoSession
         return await self.show(tenant, name)
+
+    async def deleted(self, tenant: str) -> Sequence[Gone]:
+        """Up to 1,000 that can be restored, the latest first."""
+        found = await self._database.ask(lambda connection: sql.find_deleted(connection, tenant, self._window))
+        return [Gone(name, keys, when, when + self._window) for name, keys, when in found]
 
     async def purge_expired(self) -> int:
         """Destroys what was deleted longer ago than the window; how many sessions."""
