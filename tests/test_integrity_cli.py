@@ -69,6 +69,20 @@ def test_fix_shows_asks_mends_and_can_be_undone(service: ServiceProcess, cli: Cl
     assert cli("check", "mend").code == 3
 
 
+def test_undo_leaves_what_was_written_since_alone_and_says_so(service: ServiceProcess, cli: Cli) -> None:
+    state = states.load("7.0.0-rc14")
+    state["creds"] |= {"nextPreKeyId": 5, "firstUnuploadedPreKeyId": 5}
+    put(service, "went-on", state)
+    assert cli("check", "went-on", "--fix", "--yes").code == 0
+    creds = service.call("GET", "/v1/sessions/went-on/creds")
+    creds["nextPreKeyId"] += 30
+    service.call("POST", "/v1/sessions/went-on/commit", {"creds": creds})
+    done = cli("check", "went-on", "--undo")
+    assert (done.code, done.out) == (3, "0 rows put back\n")
+    assert done.err == "left alone, since it is not what the repair wrote: creds\n"
+    assert service.call("GET", "/v1/sessions/went-on/creds") == creds
+
+
 def test_fix_does_not_touch_a_session_in_use(service: ServiceProcess, cli: Cli) -> None:
     put(service, "used", broken())
     service.call("POST", "/v1/sessions/used/lease", {"holder": "bot-7", "ttl_s": 60})

@@ -37,7 +37,8 @@ def check(
 ) -> None:
     """Judges every row of a session, and all of them together; exit 3 with findings.
 
-    A repair takes the session's lease: stop its owner first. What it replaces is archived; --undo puts it back.
+    A repair takes the session's lease: stop its owner first. What it replaces is archived; --undo puts back what nobody
+    wrote since, and leaves the rest alone (exit 3).
     """
     if (session is None) != everything or (undo and (everything or fix)):
         raise typer.BadParameter("name a session or --all; --undo stands alone with a session")
@@ -48,8 +49,7 @@ def check(
     else:
         caller, name = Caller(check_tenant(tenant or DEFAULT_TENANT), "admin"), check_session_name(session or "")
         if undo:
-            typer.echo(f"{with_store(context, lambda store: repair.undo(store, caller, name))} rows put back")
-            return
+            sys.exit(_undo(with_store(context, lambda store: repair.undo(store, caller, name))))
         found = with_store(context, lambda store: _one(store, caller, name, mender, how))
     sys.exit(_FINDINGS if found else 0)
 
@@ -78,6 +78,14 @@ class _Mender:
         except VersionMismatch as error:
             typer.echo(f"{report.session}: {error}", err=True)
         return report
+
+
+def _undo(done: repair.Undone) -> int:
+    """Says what was undone; the exit code."""
+    for ktype, key_id in done.left:
+        typer.echo(f"left alone, since it is not what the repair wrote: {ktype} {key_id}".rstrip(), err=True)
+    typer.echo(f"{done.back} rows put back")
+    return _FINDINGS if done.left else 0
 
 
 async def _one(store: AuthStore, caller: Caller, name: str, mender: _Mender, how: Format) -> bool:
