@@ -253,6 +253,10 @@ _STORE_RULES: Final = (
          "Delete sessions, sender keys and sender-key-memory of this session, keep its identity", _STORE),
     Rule("orphan-rows", "error", "Rows are stored that belong to no session",
          "A session's row was deleted in the database", _WHO_WRITES, _STORE),
+    Rule("session-unjudged", "error", "The session could not be judged",
+         "Whether it is whole is not known; the others were judged",
+         "Check it by its name: where that fails too it is a fault of this release, to be reported",
+         "service/integrity/sweep.py"),
     Rule("session-vanished", "error", "A session that was checked before is gone and was never deleted",
          "The session is lost", _WHO_WRITES, _STORE),
 )  # fmt: skip

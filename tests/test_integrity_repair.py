@@ -12,7 +12,7 @@ from test_integrity_api import check, put
 
 from protocol.json_edit import set_members
 from service.errors import BadInput, LeaseHeld, NoSession, VersionMismatch
-from service.integrity.repair import Undone, mend, plan, undo
+from service.integrity.repair import Undone, _past, mend, plan, undo
 from service.store import Caller
 
 ADMIN = Caller("default", "admin")
@@ -267,6 +267,24 @@ async def test_a_counter_already_past_the_keys_stays(api: Api) -> None:
     creds = (await stored(api, name))["creds"]
     assert (creds["nextPreKeyId"], creds["firstUnuploadedPreKeyId"]) == (31, 900)
     assert [each["rule"] for each in (await check(api, name))["findings"]] == ["first-unuploaded-beyond-next"]
+
+
+@pytest.mark.parametrize("first", [None, "5", 5.5, "absent"])
+async def test_a_counter_that_is_none_is_put_past_the_keys(api: Api, first: Any) -> None:
+    state = states.load("6.7.24")
+    state["creds"] |= {"nextPreKeyId": 20, "firstUnuploadedPreKeyId": first}
+    if first == "absent":
+        del state["creds"]["firstUnuploadedPreKeyId"]
+    text = _past(states.creds_text(state), 30)
+    assert {**json.loads(text), "firstUnuploadedPreKeyId": first} == {
+        **state["creds"],
+        "nextPreKeyId": 31,
+        "firstUnuploadedPreKeyId": first,
+    }
+    assert json.loads(text)["firstUnuploadedPreKeyId"] == 31
+    if first is None or first == "absent":
+        name = await mended(api, state)
+        assert (await stored(api, name))["creds"] == json.loads(text)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from secrets import token_hex
 from typing import Final
 from uuid import UUID, uuid4
 
+from protocol.checks.creds import whole
 from protocol.errors import BadValue
 from protocol.json_edit import set_members
 from protocol.json_text import parse
@@ -208,8 +209,10 @@ def _step(place: tuple[str, str], rules: Sequence[str], value: bytes | None, rep
 def _past(creds: bytes, highest: int) -> bytes:
     """Both counters past the highest pre-key; one that is there already stays."""
     value = parse(creds)
+    if not isinstance(value, dict):
+        raise BadValue("creds is an object")
     names = ("nextPreKeyId", "firstUnuploadedPreKeyId")
-    return set_members(creds, {name: highest + 1 for name in names if not value.get(name, 0) > highest})
+    return set_members(creds, {name: highest + 1 for name in names if not (whole(value.get(name)) or 0) > highest})
 
 
 def _request(rows: Sequence[Row], epoch: int, version: int, commit: UUID, *, force: bool = False) -> CommitRequest:
