@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from protocol.types import check_session_name, check_tenant
 from service.cli.output import Format, FormatOption
 from service.cli.surroundings import with_store
-from service.errors import LeaseHeld, VersionMismatch
+from service.errors import Deleted, LeaseHeld, NoSession, VersionMismatch
 from service.integrity import Report, check_session, repair
 from service.integrity.sweep import Begun, Stray, sweep
 from service.store import AuthStore, Caller
@@ -97,22 +97,39 @@ async def _one(store: AuthStore, caller: Caller, name: str, mender: _Mender, how
 
 
 async def _all(store: AuthStore, tenant: str | None, mender: _Mender, how: Format, *, restart: bool) -> bool:
-    sessions = errors = warnings = 0
-    async with aclosing(_advancing(sweep(store, tenant, restart=restart))) as found:
+    before, sessions, errors, warnings = 0, 0, 0, 0
+    walk = sweep(store, tenant, restart=restart, then=lambda report: _mended(store, mender, report))
+    async with aclosing(_advancing(walk)) as found:
         async for each in found:
+            if isinstance(each, Begun):
+                before, sessions, errors, warnings = each.done, each.done, each.errors, each.warnings
+                continue
             if isinstance(each, Stray):
                 errors += 1
                 _print_stray(each, how)
                 continue
-            report = await mender.mend(store, each) if mender.wanted and each.rules else each
-            sessions, errors, warnings = sessions + 1, errors + report.errors, warnings + report.warnings
-            if report.rules or how is Format.json:
-                _print(report, how)
-    typer.echo(f"{sessions} sessions checked: {errors} errors, {warnings} warnings", err=how is Format.json)
+            sessions, errors, warnings = sessions + 1, errors + each.errors, warnings + each.warnings
+            if each.rules or how is Format.json:
+                _print(each, how)
+    earlier = f", {before} of them before it was cut off" if before else ""
+    typer.echo(f"{sessions} sessions checked{earlier}: {errors} errors, {warnings} warnings", err=how is Format.json)
     return errors + warnings > 0
 
 
-async def _advancing(found: AsyncIterator[Begun | Report | Stray]) -> AsyncGenerator[Report | Stray, None]:
+async def _mended(store: AuthStore, mender: _Mender, report: Report) -> Report:
+    """One of all: what goes wrong with its repair is said, and does not keep the others from theirs."""
+    if not (mender.wanted and report.rules):
+        return report
+    try:
+        return await mender.mend(store, report)
+    except (typer.Abort, NoSession, Deleted):
+        raise
+    except Exception as error:
+        typer.echo(f"{report.session}: not repaired ({type(error).__name__})", err=True)
+        return report
+
+
+async def _advancing(found: AsyncIterator[Begun | Report | Stray]) -> AsyncGenerator[Begun | Report | Stray, None]:
     """What is found, with a bar on a terminal."""
     with _bar() as bar:
         task = bar.add_task("sessions", total=None)
@@ -120,9 +137,12 @@ async def _advancing(found: AsyncIterator[Begun | Report | Stray]) -> AsyncGener
             if isinstance(each, Begun):
                 bar.update(task, total=each.done + each.left, completed=each.done)
                 if each.done:
-                    typer.echo(f"going on after {each.done} sessions; --restart begins again", err=True)
-                continue
-            if isinstance(each, Report):
+                    typer.echo(
+                        f"going on after {each.done} sessions with {each.errors} errors, {each.warnings} warnings; "
+                        "--restart begins again and shows them",
+                        err=True,
+                    )
+            elif isinstance(each, Report):
                 bar.advance(task)
             yield each
 

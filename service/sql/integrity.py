@@ -52,7 +52,7 @@ GROUP BY k.sid
 """
 
 VANISHED_SQL: Final = """
-SELECT v.tenant, v.name FROM integrity_verdicts v
+SELECT v.sid, v.tenant, v.name FROM integrity_verdicts v
 WHERE v.sid > $1 AND ($2::uuid IS NULL OR v.sid <= $2) AND ($3::text = '' OR v.tenant = $3)
   AND NOT EXISTS (SELECT FROM sessions s WHERE s.sid = v.sid)
   AND NOT EXISTS (SELECT FROM purged_sessions p WHERE p.sid = v.sid)
@@ -194,10 +194,10 @@ async def find_orphans(connection: Connection, after: UUID, upto: UUID | None) -
     return [(_uuid(record["sid"]), record["count"]) for record in await connection.fetch(ORPHANS_SQL, after, upto)]
 
 
-async def find_vanished(connection: Connection, scope: str, after: UUID, upto: UUID | None) -> list[tuple[str, str]]:
-    """``(tenant, name)`` of sessions that were checked once and are gone without having been purged."""
+async def find_vanished(connection: Connection, scope: str, after: UUID, upto: UUID | None) -> list[Named]:
+    """Sessions that were checked once and are gone without having been purged."""
     records = await connection.fetch(VANISHED_SQL, after, upto, scope)
-    return [(record["tenant"], record["name"]) for record in records]
+    return [Named(_uuid(record["sid"]), record["tenant"], record["name"]) for record in records]
 
 
 async def archive(connection: Connection, sid: UUID, version: int, rows: Sequence[StoredRow]) -> None:
