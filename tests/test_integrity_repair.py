@@ -269,6 +269,19 @@ async def test_a_counter_already_past_the_keys_stays(api: Api) -> None:
     assert [each["rule"] for each in (await check(api, name))["findings"]] == ["first-unuploaded-beyond-next"]
 
 
+async def test_no_counter_is_put_beyond_what_the_wire_holds(api: Api) -> None:
+    state = states.load("6.7.24")
+    pair = state["keys"]["pre-key"]["30"]
+    state["keys"]["pre-key"] |= {"99999999": pair, "16777216": pair}
+    name = await mended(api, state)
+    assert await stored(api, name) == {"creds": state["creds"], "keys": state["keys"]}
+    state["creds"] |= {"nextPreKeyId": 20, "firstUnuploadedPreKeyId": 20}
+    creds = (await stored(api, await mended(api, state)))["creds"]
+    assert (creds["nextPreKeyId"], creds["firstUnuploadedPreKeyId"]) == (31, 31)
+    state["keys"]["pre-key"]["16777215"] = pair  # past it there is no id
+    assert (await stored(api, await mended(api, state)))["creds"] == state["creds"]
+
+
 @pytest.mark.parametrize("first", [None, "5", 5.5, "absent"])
 async def test_a_counter_that_is_none_is_put_past_the_keys(api: Api, first: Any) -> None:
     state = states.load("6.7.24")

@@ -21,6 +21,7 @@ from protocol.checks.creds import whole
 from protocol.errors import BadValue
 from protocol.json_edit import set_members
 from protocol.json_text import parse
+from protocol.pre_key import MOST_ID
 from protocol.repairs import Repair, repair
 from protocol.rules import CREDS, RULES, Finding
 from protocol.types import session_uuid
@@ -93,6 +94,8 @@ async def mend(store: AuthStore, caller: Caller, shown: Plan) -> Report:
 
     Raises LeaseHeld while another owns the session, VersionMismatch when it is not what was shown any more.
     """
+    if not shown.steps:
+        return await check_session(store, caller, shown.session)
     async with _leased(store, caller, shown.session) as epoch:
         _, now = await plan(store, caller, shown.session)
         if now != shown:
@@ -207,10 +210,12 @@ def _step(place: tuple[str, str], rules: Sequence[str], value: bytes | None, rep
 
 
 def _past(creds: bytes, highest: int) -> bytes:
-    """Both counters past the highest pre-key; one that is there already stays."""
+    """Both counters past the highest pre-key; one that is there already stays. BadValue where there is no id past it."""
     value = parse(creds)
     if not isinstance(value, dict):
         raise BadValue("creds is an object")
+    if highest >= MOST_ID:
+        raise BadValue("there is no id past the highest")
     names = ("nextPreKeyId", "firstUnuploadedPreKeyId")
     return set_members(creds, {name: highest + 1 for name in names if not (whole(value.get(name)) or 0) > highest})
 
