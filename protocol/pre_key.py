@@ -1,8 +1,13 @@
 """Are two pre-key texts the same key pair? Only their bytes count: one store spells base64, another lists octets."""
 
+from typing import Final
+
 from protocol.buffer_json import to_bytes
 from protocol.errors import BadValue
 from protocol.json_text import parse
+
+MOST_ID: Final = 0xFF_FFFF
+"""The highest id that the wire holds: 24 bits. The store keeps any; only judging knows of it."""
 
 
 def same_pair(one: bytes, other: bytes) -> bool:

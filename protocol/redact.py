@@ -78,11 +78,15 @@ class Redactor:
         return self._address(key_id)
 
     def value(self, ktype: str, text: bytes) -> Any:
-        """The value as JSON that can be shown. Text that is no JSON becomes its length and digest."""
+        """The value as JSON that can be shown. Text that is no JSON, or nested too deep, becomes its length and digest."""
         try:
-            found = parse(text)
+            return self._shown(ktype, parse(text))
         except (ValueError, BadValue):
             return {"not_json": len(text), "digest": self.digest(text)}
+        except RecursionError:
+            return {"too_deep": len(text), "digest": self.digest(text)}
+
+    def _shown(self, ktype: str, found: Any) -> Any:
         if ktype in ("sender-key", "tctoken") and isinstance(found, dict):
             return self._with_record(found)
         return self._any(found, "")

@@ -70,7 +70,14 @@ def mistyped(ktype: str, key_id: str) -> Exact:
 
 
 def repair(ktype: str, text: bytes, enabled: frozenset[Repair] = ALL) -> Repaired:
-    """A value (creds: the empty type) mended. BadValue when it cannot be a value of its type."""
+    """A value (creds: the empty type) mended. BadValue when it cannot be a value of its type, or is nested too deep."""
+    try:
+        return _repaired(ktype, text, enabled)
+    except RecursionError:
+        raise BadValue("nested too deep") from None
+
+
+def _repaired(ktype: str, text: bytes, enabled: frozenset[Repair]) -> Repaired:
     value = parse(text)
     made: set[Repair] = set()
     if Repair.double_json in enabled and isinstance(value, str) and is_known_value(ktype):

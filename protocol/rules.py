@@ -103,11 +103,17 @@ _CREDS_RULES: Final = (
          "On the next start a QR code is shown instead of a login", _BACKUP, "Baileys Socket/socket.ts, validateConnection"),
     Rule("counter", "error", "A counter of the creds is missing or not a whole number",
          "New pre-keys cannot be made, or replace those that contacts hold", _BACKUP, _CREDS_SOURCE),
+    Rule("counter-range", "error", "A counter of pre-keys is beyond the 24 bits that an id has on the wire",
+         "Contacts are handed ids cut short, and their first messages do not decrypt (Invalid PreKey ID)",
+         "Set it to the highest id in use and one more, or pair the device again",
+         "Baileys Utils/signal.ts, xmppPreKey and xmppSignedPreKey"),
 )  # fmt: skip
 
 _PRE_KEY_RULES: Final = (
     Rule("pre-key-unreadable", "error", "A pre-key is not a pair of 32-byte keys",
          "A contact who was handed this pre-key cannot start a chat", "Delete the row", _PRE_KEYS),
+    Rule("pre-key-id", "warning", "A pre-key's id is beyond the 24 bits that it has on the wire",
+         "No contact can name it: no counter is put past it either", "Delete the row", "Baileys Utils/signal.ts, xmppPreKey"),
     Rule("pre-key-pair", "error", "A pre-key's public half is not its private half's",
          "A contact who was handed this pre-key cannot start a chat", "Delete the row", "RFC 7748; " + _PRE_KEYS),
     Rule("pre-key-beyond-counter", "error", "Pre-keys exist that the counters of the creds do not know",
@@ -253,6 +259,10 @@ _STORE_RULES: Final = (
          "Delete sessions, sender keys and sender-key-memory of this session, keep its identity", _STORE),
     Rule("orphan-rows", "error", "Rows are stored that belong to no session",
          "A session's row was deleted in the database", _WHO_WRITES, _STORE),
+    Rule("session-unjudged", "error", "The session could not be judged",
+         "Whether it is whole is not known; the others were judged",
+         "Check it by its name: where that fails too it is a fault of this release, to be reported",
+         "service/integrity/sweep.py"),
     Rule("session-vanished", "error", "A session that was checked before is gone and was never deleted",
          "The session is lost", _WHO_WRITES, _STORE),
 )  # fmt: skip

@@ -96,19 +96,31 @@ Visit = Callable[[Any, Leaf, str], Any]
 
 
 def walk(value: Any, shape: Shape, visit: Visit, pointer: str = "") -> Any:
-    """The value with every place of bytes visited. Raises what ``visit`` raises."""
-    if shape is Leaf.verbatim or value is None:
-        return value
-    if isinstance(shape, Leaf) and shape is not Leaf.any:
-        return visit(value, shape, pointer)
-    if isinstance(value, dict):
-        if _is_tagged(value):
-            return visit(value, Leaf.bytes, pointer)
-        return {name: walk(each, _below(shape, name), visit, f"{pointer}/{name}") for name, each in value.items()}
-    if isinstance(value, list):
-        below = shape.member if isinstance(shape, Each) else Leaf.any
-        return [walk(each, below, visit, f"{pointer}/{at}") for at, each in enumerate(value)]
-    return value
+    """The value with every place of bytes visited, in order. Raises what ``visit`` raises.
+
+    Not by recursion: what parses may be nested deeper than calls may be.
+    """
+    root: list[Any] = [None]
+    todo: list[tuple[Any, Any, Any, Shape, str]] = [(root, 0, value, shape, pointer)]
+    while todo:
+        into, place, value, shape, pointer = todo.pop()
+        if shape is Leaf.verbatim or value is None:
+            into[place] = value
+        elif isinstance(shape, Leaf) and shape is not Leaf.any:
+            into[place] = visit(value, shape, pointer)
+        elif isinstance(value, dict):
+            if _is_tagged(value):
+                into[place] = visit(value, Leaf.bytes, pointer)
+                continue
+            made = into[place] = dict.fromkeys(value)
+            todo += [(made, name, value[name], _below(shape, name), f"{pointer}/{name}") for name in reversed(value)]
+        elif isinstance(value, list):
+            below = shape.member if isinstance(shape, Each) else Leaf.any
+            made_list = into[place] = [None] * len(value)
+            todo += [(made_list, at, value[at], below, f"{pointer}/{at}") for at in reversed(range(len(value)))]
+        else:
+            into[place] = value
+    return root[0]
 
 
 def spelling_of(value: Any) -> Spelling:

@@ -244,6 +244,21 @@ def a_key_id_that_is_no_number(state: State) -> None:
     state["creds"]["signedPreKey"]["keyId"] = "1"
 
 
+@breaks("counter-range creds")
+def a_next_pre_key_id_of_25_bits(state: State) -> None:
+    state["creds"]["nextPreKeyId"] = 1 << 24
+
+
+@breaks("counter-range creds", release="6.7.24")
+def a_first_unuploaded_pre_key_id_of_25_bits(state: State) -> None:
+    state["creds"]["firstUnuploadedPreKeyId"] = 1 << 24
+
+
+@breaks("counter-range creds")
+def a_signed_pre_key_id_of_41_bits(state: State) -> None:
+    state["creds"]["signedPreKey"]["keyId"] = 1 << 40
+
+
 @breaks("bytes-spelling creds")
 def creds_with_bytes_as_a_list(state: State) -> None:
     pair = state["creds"]["noiseKey"]
@@ -314,6 +329,11 @@ def more_uploaded_than_made(state: State) -> None:
 def a_pre_key_gone_before_its_upload(state: State) -> None:
     state["creds"]["firstUnuploadedPreKeyId"] -= 5
     del state["keys"]["pre-key"][str(state["creds"]["nextPreKeyId"] - 3)]
+
+
+@breaks("pre-key-id pre-key")
+def a_pre_key_of_25_bits(state: State) -> None:
+    state["keys"]["pre-key"][str(1 << 24)] = some(state, "pre-key")[1]
 
 
 @breaks("id-grammar pre-key")

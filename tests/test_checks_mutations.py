@@ -55,6 +55,7 @@ def test_the_table_is_long_enough_and_breaks_every_rule_that_a_state_can_break()
     of_the_store = {
         "data-key-unreadable", "row-unreadable", "row-foreign-key", "set-unproven", "columns-disagree", "session-misplaced",
         "version-regressed", "orphan-rows", "session-vanished", "entry-unreadable",
+        "session-unjudged",
     }  # fmt: skip
     elsewhere = {"creds-missing", "creds-unreadable", "value-unreadable"}  # no state can hold them: see below
     assert told | of_the_store | elsewhere == set(RULES)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -69,6 +70,20 @@ def test_fix_shows_asks_mends_and_can_be_undone(service: ServiceProcess, cli: Cl
     assert cli("check", "mend").code == 3
 
 
+def test_undo_leaves_what_was_written_since_alone_and_says_so(service: ServiceProcess, cli: Cli) -> None:
+    state = states.load("7.0.0-rc14")
+    state["creds"] |= {"nextPreKeyId": 5, "firstUnuploadedPreKeyId": 5}
+    put(service, "went-on", state)
+    assert cli("check", "went-on", "--fix", "--yes").code == 0
+    creds = service.call("GET", "/v1/sessions/went-on/creds")
+    creds["nextPreKeyId"] += 30
+    service.call("POST", "/v1/sessions/went-on/commit", {"creds": creds})
+    done = cli("check", "went-on", "--undo")
+    assert (done.code, done.out) == (3, "0 rows put back\n")
+    assert done.err == "left alone, since it is not what the repair wrote: creds\n"
+    assert service.call("GET", "/v1/sessions/went-on/creds") == creds
+
+
 def test_fix_does_not_touch_a_session_in_use(service: ServiceProcess, cli: Cli) -> None:
     put(service, "used", broken())
     service.call("POST", "/v1/sessions/used/lease", {"holder": "bot-7", "ttl_s": 60})
@@ -90,6 +105,44 @@ def test_all_sessions_as_lines(service: ServiceProcess, cli: Cli) -> None:
     table = cli("check", "--all")
     assert "all-bad: version 1" in table.out
     assert "all-good" not in table.out
+
+
+def test_a_run_cut_off_and_gone_on_with_counts_all_of_it(tmp_path: Path) -> None:
+    with ServiceProcess(tmp_path / "data") as service:
+        cli = Cli(service.data_dir, AUTHSTORE_PORT=str(service.port))
+        for number in range(6):
+            put(service, f"each-{number}", broken())
+        _stand_after_four(service)
+        done = cli("check", "--all")
+        assert done.code == 3
+        assert done.err.startswith("going on after 4 sessions with 4 errors, 2 warnings; --restart ")
+        assert done.out.endswith("6 sessions checked, 4 of them before it was cut off: 6 errors, 2 warnings\n")
+        assert cli("check", "--all").out.endswith("6 sessions checked: 6 errors, 0 warnings\n")
+
+
+def _stand_after_four(service: ServiceProcess) -> None:
+    """As a run leaves it that was killed after four sessions."""
+    fourth = sorted(sid_of(f"each-{number}") for number in range(6))[3]
+
+    async def change() -> None:
+        url = attach(service.data_dir)
+        assert url is not None
+        connection = await asyncpg.connect(url)
+        await connection.execute("INSERT INTO integrity_runs VALUES ('', $1, 4, 4, 2)", fourth)
+        await connection.close()
+
+    asyncio.run(change())
+
+
+def test_fix_of_all_goes_on_after_a_session_that_cannot_be_mended(tmp_path: Path) -> None:
+    with ServiceProcess(tmp_path / "data") as service:
+        cli = Cli(service.data_dir, AUTHSTORE_PORT=str(service.port))
+        for number in range(4):
+            put(service, f"each-{number}", broken())
+        service.call("POST", "/v1/sessions/each-2/lease", {"holder": "bot-7", "ttl_s": 60})
+        done = cli("check", "--all", "--fix", "--yes")
+        assert (done.code, done.err.count("in use by bot-7")) == (3, 1)
+        assert done.out.endswith("4 sessions checked: 1 errors, 0 warnings\n")
 
 
 @pytest.mark.parametrize("arguments", [[], ["one", "--all"], ["--all", "--undo"], ["one", "--fix", "--undo"]])

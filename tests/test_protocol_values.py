@@ -2,6 +2,7 @@
 
 import base64
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -11,9 +12,13 @@ from hypothesis import strategies as st
 
 from protocol.buffer_json import to_bytes
 from protocol.creds import regressed, view
+from protocol.digest import digest
 from protocol.errors import BadValue
 from protocol.json_text import parse
 from protocol.pre_key import same_pair
+from protocol.redact import Redactor
+from protocol.repairs import repair
+from protocol.spelling import CREDS, SHAPES, walk
 
 
 def spelled(raw: bytes) -> list[Any]:
@@ -128,3 +133,13 @@ def test_pairs_are_the_same_by_their_bytes():
     for value in (pre_key(9), {**pre_key(8), "public": octets(1)}, {"private": octets(8)}, {}, [], None, "x", 1):
         assert not same_pair(one, texts(value))
         assert not same_pair(texts(value), one)
+
+
+@pytest.mark.parametrize("depth", [300, 600, 900])
+def test_deep_nesting_is_read_or_refused_by_all_who_look_into_a_value(depth: int):
+    text = b'{"additionalData":' + b"[" * depth + b'{"0":1}' + b"]" * depth + b"}"
+    assert walk(json.loads(text), SHAPES[CREDS], lambda value, _leaf, _pointer: value) == json.loads(text)
+    for look in (digest, repair):
+        with suppress(BadValue):
+            look(CREDS, text)
+    assert Redactor(bytes(32)).value("creds", text)

@@ -12,6 +12,7 @@ from protocol.buffer_json import to_bytes
 from protocol.checks.context import Context
 from protocol.curve import KEY_BYTES, bare, check_pair, is_clamped, prefixed, public_of, verify
 from protocol.errors import BadKeyPair, BadSignature, BadValue
+from protocol.pre_key import MOST_ID
 from protocol.records import key_pair
 from protocol.rules import CREDS, Finding
 
@@ -29,7 +30,7 @@ def check_creds(creds: dict[str, Any], context: Context) -> Iterator[Finding]:
     yield from _pair(signed.get("keyPair") if isinstance(signed, dict) else None, "/signedPreKey/keyPair")
     identities = _candidates(creds.get("signedIdentityKey"))
     yield from _signed_pre_key(signed, identities)
-    yield from _numbers(creds, signed, context)
+    yield from _numbers(creds, signed)
     yield from _adv_secret(creds.get("advSecretKey"))
     if creds.get("account") is not None:
         yield from _account(creds, identities)
@@ -44,10 +45,15 @@ def whole(value: Any) -> int | None:
     return value if type(value) is int and 0 <= value <= _COUNTER_MAX else None
 
 
+def _on_the_wire(value: Any) -> int | None:
+    found = whole(value)
+    return None if found is None or found > MOST_ID else found
+
+
 def _remember(creds: dict[str, Any], context: Context) -> None:
     context.has_creds = True
-    context.next_pre_key = whole(creds.get("nextPreKeyId"))
-    context.first_unuploaded = whole(creds.get("firstUnuploadedPreKeyId"))
+    context.next_pre_key = _on_the_wire(creds.get("nextPreKeyId"))
+    context.first_unuploaded = _on_the_wire(creds.get("firstUnuploadedPreKeyId"))
     key_id = creds.get("myAppStateKeyId")
     context.my_app_state_key = key_id if isinstance(key_id, str) and key_id else None
     me = creds.get("me")
@@ -114,18 +120,21 @@ def _verifies(public: bytes, message: bytes, signature: bytes) -> bool:
     return True
 
 
-def _numbers(creds: dict[str, Any], signed: Any, context: Context) -> Iterator[Finding]:
+def _numbers(creds: dict[str, Any], signed: Any) -> Iterator[Finding]:
     registration = whole(creds.get("registrationId"))
     if registration is None or registration > _REGISTRATION_MAX:
         yield Finding("registration-id", CREDS)
-    counters = {"/nextPreKeyId": context.next_pre_key, "/firstUnuploadedPreKeyId": context.first_unuploaded}
+    ids = {f"/{name}": whole(creds.get(name)) for name in ("nextPreKeyId", "firstUnuploadedPreKeyId")}
     if isinstance(signed, dict):
-        counters["/signedPreKey/keyId"] = whole(signed.get("keyId"))
+        ids["/signedPreKey/keyId"] = whole(signed.get("keyId"))
+    counters = dict(ids)
     if creds.get("accountSyncCounter") is not None:
         counters["/accountSyncCounter"] = whole(creds["accountSyncCounter"])
     for pointer, value in counters.items():
         if value is None:
             yield Finding("counter", CREDS, detail=pointer)
+        elif pointer in ids and value > MOST_ID:
+            yield Finding("counter-range", CREDS, detail=pointer)
 
 
 def _adv_secret(value: Any) -> Iterator[Finding]:

@@ -8,17 +8,21 @@ from typing import Any, Final
 from protocol.checks.context import Context
 from protocol.curve import check_pair, is_clamped
 from protocol.errors import BadKeyPair, BadValue
+from protocol.pre_key import MOST_ID
 from protocol.records import key_pair
 from protocol.rules import CREDS, Finding
 from protocol.types import PRE_KEY
 
-_ID_DIGITS: Final = 8  # 24 bits on the wire
+_ID_DIGITS: Final = 8  # more do not fit the grammar: told by it
 
 
 def check_pre_key(context: Context, key_id: str, value: Any) -> Iterator[Finding]:
     """One pre-key."""
     if key_id.isascii() and key_id.isdigit() and len(key_id) <= _ID_DIGITS:
-        _remember(context, int(key_id))
+        if int(key_id) <= MOST_ID:
+            _remember(context, int(key_id))
+        else:
+            yield Finding("pre-key-id", PRE_KEY, key_id)
     try:
         private, public = key_pair(value)
         check_pair(private, public)

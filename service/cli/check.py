@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from protocol.types import check_session_name, check_tenant
 from service.cli.output import Format, FormatOption
 from service.cli.surroundings import with_store
-from service.errors import LeaseHeld, VersionMismatch
+from service.errors import Deleted, LeaseHeld, NoSession, VersionMismatch
 from service.integrity import Report, check_session, repair
 from service.integrity.sweep import Begun, Stray, sweep
 from service.store import AuthStore, Caller
@@ -37,7 +37,8 @@ def check(
 ) -> None:
     """Judges every row of a session, and all of them together; exit 3 with findings.
 
-    A repair takes the session's lease: stop its owner first. What it replaces is archived; --undo puts it back.
+    A repair takes the session's lease: stop its owner first. What it replaces is archived; --undo puts back what nobody
+    wrote since, and leaves the rest alone (exit 3).
     """
     if (session is None) != everything or (undo and (everything or fix)):
         raise typer.BadParameter("name a session or --all; --undo stands alone with a session")
@@ -48,8 +49,7 @@ def check(
     else:
         caller, name = Caller(check_tenant(tenant or DEFAULT_TENANT), "admin"), check_session_name(session or "")
         if undo:
-            typer.echo(f"{with_store(context, lambda store: repair.undo(store, caller, name))} rows put back")
-            return
+            sys.exit(_undo(with_store(context, lambda store: repair.undo(store, caller, name))))
         found = with_store(context, lambda store: _one(store, caller, name, mender, how))
     sys.exit(_FINDINGS if found else 0)
 
@@ -80,6 +80,14 @@ class _Mender:
         return report
 
 
+def _undo(done: repair.Undone) -> int:
+    """Says what was undone; the exit code."""
+    for ktype, key_id in done.left:
+        typer.echo(f"left alone, since it is not what the repair wrote: {ktype} {key_id}".rstrip(), err=True)
+    typer.echo(f"{done.back} rows put back")
+    return _FINDINGS if done.left else 0
+
+
 async def _one(store: AuthStore, caller: Caller, name: str, mender: _Mender, how: Format) -> bool:
     report = await check_session(store, caller, name)
     if mender.wanted:
@@ -89,22 +97,39 @@ async def _one(store: AuthStore, caller: Caller, name: str, mender: _Mender, how
 
 
 async def _all(store: AuthStore, tenant: str | None, mender: _Mender, how: Format, *, restart: bool) -> bool:
-    sessions = errors = warnings = 0
-    async with aclosing(_advancing(sweep(store, tenant, restart=restart))) as found:
+    before, sessions, errors, warnings = 0, 0, 0, 0
+    walk = sweep(store, tenant, restart=restart, then=lambda report: _mended(store, mender, report))
+    async with aclosing(_advancing(walk)) as found:
         async for each in found:
+            if isinstance(each, Begun):
+                before, sessions, errors, warnings = each.done, each.done, each.errors, each.warnings
+                continue
             if isinstance(each, Stray):
                 errors += 1
                 _print_stray(each, how)
                 continue
-            report = await mender.mend(store, each) if mender.wanted and each.rules else each
-            sessions, errors, warnings = sessions + 1, errors + report.errors, warnings + report.warnings
-            if report.rules or how is Format.json:
-                _print(report, how)
-    typer.echo(f"{sessions} sessions checked: {errors} errors, {warnings} warnings", err=how is Format.json)
+            sessions, errors, warnings = sessions + 1, errors + each.errors, warnings + each.warnings
+            if each.rules or how is Format.json:
+                _print(each, how)
+    earlier = f", {before} of them before it was cut off" if before else ""
+    typer.echo(f"{sessions} sessions checked{earlier}: {errors} errors, {warnings} warnings", err=how is Format.json)
     return errors + warnings > 0
 
 
-async def _advancing(found: AsyncIterator[Begun | Report | Stray]) -> AsyncGenerator[Report | Stray, None]:
+async def _mended(store: AuthStore, mender: _Mender, report: Report) -> Report:
+    """One of all: what goes wrong with its repair is said, and does not keep the others from theirs."""
+    if not (mender.wanted and report.rules):
+        return report
+    try:
+        return await mender.mend(store, report)
+    except (typer.Abort, NoSession, Deleted):
+        raise
+    except Exception as error:
+        typer.echo(f"{report.session}: not repaired ({type(error).__name__})", err=True)
+        return report
+
+
+async def _advancing(found: AsyncIterator[Begun | Report | Stray]) -> AsyncGenerator[Begun | Report | Stray, None]:
     """What is found, with a bar on a terminal."""
     with _bar() as bar:
         task = bar.add_task("sessions", total=None)
@@ -112,9 +137,12 @@ async def _advancing(found: AsyncIterator[Begun | Report | Stray]) -> AsyncGener
             if isinstance(each, Begun):
                 bar.update(task, total=each.done + each.left, completed=each.done)
                 if each.done:
-                    typer.echo(f"going on after {each.done} sessions; --restart begins again", err=True)
-                continue
-            if isinstance(each, Report):
+                    typer.echo(
+                        f"going on after {each.done} sessions with {each.errors} errors, {each.warnings} warnings; "
+                        "--restart begins again and shows them",
+                        err=True,
+                    )
+            elif isinstance(each, Report):
                 bar.advance(task)
             yield each
 

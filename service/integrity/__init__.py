@@ -8,7 +8,8 @@
 | `stored.py` | one session's rows against data key, digests, mark and columns |
 | `check.py` | one session from snapshot to verdict, off the event loop |
 | `sweep.py` | all sessions, one after the other, going on where it was cut off |
-| `repair.py` | the exact repairs: planned, shown, archived, committed under the lease |
+| `repair.py` | the exact repairs: planned, shown, archived, committed under the lease, undone |
+| `archive.py` | what a repair replaced and what it wrote, sealed together |
 | `diagnose.py` | a session for a bug report, without a byte of it |
 
 Findings name types and ids, and go to who asked with the right to see them; logs and metrics get rules and counts alone.

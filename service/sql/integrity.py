@@ -52,7 +52,7 @@ GROUP BY k.sid
 """
 
 VANISHED_SQL: Final = """
-SELECT v.tenant, v.name FROM integrity_verdicts v
+SELECT v.sid, v.tenant, v.name FROM integrity_verdicts v
 WHERE v.sid > $1 AND ($2::uuid IS NULL OR v.sid <= $2) AND ($3::text = '' OR v.tenant = $3)
   AND NOT EXISTS (SELECT FROM sessions s WHERE s.sid = v.sid)
   AND NOT EXISTS (SELECT FROM purged_sessions p WHERE p.sid = v.sid)
@@ -74,12 +74,14 @@ WHERE scope = $1
 
 ARCHIVE_SQL: Final = """
 INSERT INTO integrity_archive (sid, version, kh, ktype, d_hi, d_lo, sealed)
-SELECT k.sid, $2, k.kh, k.ktype, k.d_hi, k.d_lo, k.sealed
-FROM session_keys k WHERE k.sid = $1 AND k.kh = ANY($3::bytea[])
-ON CONFLICT (sid, version, kh) DO NOTHING
+SELECT $1, $2, a.kh, a.ktype, a.d_hi, a.d_lo, a.sealed
+FROM unnest($3::bytea[], $4::text[], $5::bigint[], $6::bigint[], $7::bytea[]) AS a(kh, ktype, d_hi, d_lo, sealed)
+WHERE EXISTS (SELECT FROM sessions s WHERE s.sid = $1)
 """
 
-FORGET_ARCHIVED_SQL: Final = "DELETE FROM integrity_archive WHERE sid = $1 AND version = $2"
+FORGET_ARCHIVED_SQL: Final = """
+DELETE FROM integrity_archive WHERE sid = $1 AND version = $2 AND ($3::bytea[] IS NULL OR kh = ANY($3))
+"""
 
 ARCHIVED_SQL: Final = """
 SELECT a.version, a.kh, a.ktype, a.d_hi, a.d_lo, a.sealed FROM integrity_archive a
@@ -192,24 +194,27 @@ async def find_orphans(connection: Connection, after: UUID, upto: UUID | None) -
     return [(_uuid(record["sid"]), record["count"]) for record in await connection.fetch(ORPHANS_SQL, after, upto)]
 
 
-async def find_vanished(connection: Connection, scope: str, after: UUID, upto: UUID | None) -> list[tuple[str, str]]:
-    """``(tenant, name)`` of sessions that were checked once and are gone without having been purged."""
+async def find_vanished(connection: Connection, scope: str, after: UUID, upto: UUID | None) -> list[Named]:
+    """Sessions that were checked once and are gone without having been purged."""
     records = await connection.fetch(VANISHED_SQL, after, upto, scope)
-    return [(record["tenant"], record["name"]) for record in records]
+    return [Named(_uuid(record["sid"]), record["tenant"], record["name"]) for record in records]
 
 
-async def archive(connection: Connection, sid: UUID, version: int, khs: Sequence[bytes]) -> None:
-    """Copies stored rows aside, sealed as they are."""
-    await connection.execute(ARCHIVE_SQL, sid, version, list(khs))
+async def archive(connection: Connection, sid: UUID, version: int, rows: Sequence[StoredRow]) -> None:
+    """Keeps copies of what a repair at this version replaces, in the place of those kept before."""
+    columns = zip(*((row.kh, row.ktype, *row.digest, row.sealed) for row in rows), strict=True)
+    async with connection.transaction():
+        await connection.execute(FORGET_ARCHIVED_SQL, sid, version, None)
+        await connection.execute(ARCHIVE_SQL, sid, version, *map(list, columns))
 
 
-async def forget_archived(connection: Connection, sid: UUID, version: int) -> None:
-    """Drops copies whose repair did not happen, or was undone."""
-    await connection.execute(FORGET_ARCHIVED_SQL, sid, version)
+async def forget_archived(connection: Connection, sid: UUID, version: int, khs: Sequence[bytes] | None = None) -> None:
+    """Drops copies of a repair at this version: of these rows, or (None) all."""
+    await connection.execute(FORGET_ARCHIVED_SQL, sid, version, None if khs is None else list(khs))
 
 
 async def find_archived(connection: Connection, sid: UUID) -> tuple[int, list[StoredRow]] | None:
-    """``(version before the repair, rows as they were)`` of the session's last repair."""
+    """``(version before the repair, what is kept of its rows)`` of the session's last repair."""
     records = await connection.fetch(ARCHIVED_SQL, sid)
     return None if not records else (records[0]["version"], [_stored(record) for record in records])
 
