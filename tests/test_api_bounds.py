@@ -2,12 +2,16 @@
 
 import json
 import threading
+import tracemalloc
 from typing import Any
 
+import msgspec
 import pytest
 from api import Api, at, fresh
+from hypothesis import given
+from hypothesis import strategies as st
 
-from service.http import wire
+from service.http import raw_json, wire
 
 LARGE = b'{"additionalData":[' + b",".join([b"{}"] * 100_000) + b"]}"
 
@@ -64,3 +68,30 @@ async def test_creds_over_the_bound_are_422_and_up_to_it_they_are_kept(api: Api)
         batch = b'{"commits":[{"session":"%s","creds":%s}]}' % (session.encode(), filled(wire.CREDS_MOST + 1))
         (result,) = (await api.good("POST", "/v1/commits", raw=batch))["results"]
         assert (result["problem"]["status"], result["problem"]["pointer"]) == (422, "/creds")
+
+
+@pytest.mark.parametrize("text", ["\\n", "\\\\", "\\ud83d\\ude00", "\\ud83d", "x"])
+def test_escapes_by_the_million_cost_no_more_than_the_text(text: str):
+    count = 2_000_000 // len(text)
+    body = b'{"t":["' + text.encode() * count + b'\\ud83d"]}'
+    decoder = msgspec.json.Decoder(dict[str, list[msgspec.Raw]])
+    tracemalloc.start()
+    try:
+        decoded = raw_json.decode(decoder, body)
+        assert decoded.text(decoded.value["t"][0]) == body[6:-2]
+        assert tracemalloc.get_traced_memory()[1] < 20 * len(body)
+    finally:
+        tracemalloc.stop()
+
+
+_PARTS = ["\\ud83d", "\\uDBFF", "\\ude00", "\\uDFFF", "\\\\", "\\n", '\\"', "\\u00e9", "ud83d", "a", "\u00fc"]
+
+
+@given(st.lists(st.sampled_from(_PARTS), max_size=30), st.integers(13, 30))
+def test_lone_surrogates_come_back_wherever_a_body_is_parted(parts: list[str], piece: int):
+    body = ('["' + "".join(parts) + '\\udc00"]').encode()
+    decoder = msgspec.json.Decoder(list[msgspec.Raw])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(raw_json, "_PIECE", piece)
+        decoded = raw_json.decode(decoder, body)
+    assert decoded.text(decoded.value[0]) == body[1:-1]
