@@ -7,7 +7,7 @@ Such escapes are therefore replaced by an unguessable marker before decoding and
 
 import re
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -16,10 +16,17 @@ from service.errors import ServiceError
 
 T = TypeVar("T")
 
-# Every escape, so that the second half of "\\\\ud800" is not taken for one; lone surrogates in group 1.
-_ESCAPE: Final = re.compile(
-    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u([dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+_FIRST: Final = rb"[dD][89abAB][0-9a-fA-F]{2}"
+_SECOND: Final = rb"[dD][c-fC-F][0-9a-fA-F]{2}"
+# Where a lone surrogate begins. Nothing is called for an escape, not even for one of these: a body may hold millions.
+_LONE: Final = re.compile(
+    rb"\\u(?:(?=%b(?!\\u%b))|(?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u)(?=%b))" % (_FIRST, _SECOND, _SECOND)
 )
+_PAIR: Final = re.compile(rb"\\u%b\\u%b" % (_FIRST, _SECOND))
+_ESCAPE: Final = 6  # the length of a surrogate's
+_BACKSLASH: Final = b"\\\\"
+_HIDDEN: Final = b"\xff"  # never in UTF-8
+_PIECE: Final = 1 << 18
 _PATH_NAME: Final = re.compile(r"\.([A-Za-z_]+)|\[(\d+)\]")
 
 
@@ -32,12 +39,12 @@ class Decoded(Generic[T]):
 
     def __init__(self, value: T, marker: str | None = None) -> None:
         self.value = value
-        self._raw = None if marker is None else re.compile(rb"\\uf8ff" + marker.encode() + rb"(....)")
-        self._name = None if marker is None else re.compile("\uf8ff" + marker + "(....)")
+        self._raw = None if marker is None else _mask(marker)
+        self._name = None if marker is None else re.compile("\uf8ff" + marker + "....")
 
     def text(self, raw: msgspec.Raw) -> bytes:
         """The bytes that were sent."""
-        return bytes(raw) if self._raw is None else self._raw.sub(rb"\\u\1", bytes(raw))
+        return bytes(raw) if self._raw is None else bytes(raw).replace(self._raw, rb"\u")
 
     def texts(self, raws: Iterable[msgspec.Raw]) -> list[bytes]:
         """`text` of many."""
@@ -48,8 +55,8 @@ class Decoded(Generic[T]):
         return names if self._name is None else map(self.name, names)
 
     def name(self, name: str) -> str:
-        """The name that was sent; a lone surrogate in it is one again, for the grammar to refuse."""
-        return name if self._name is None else self._name.sub(lambda found: chr(int(found[1], 16)), name)
+        """The name that was sent; where it held a lone surrogate it holds one again, for the grammar to refuse."""
+        return name if self._name is None else self._name.sub("\ud800", name)
 
 
 def decode(decoder: "msgspec.json.Decoder[T]", body: bytes) -> Decoded[T]:
@@ -69,14 +76,32 @@ def decode(decoder: "msgspec.json.Decoder[T]", body: bytes) -> Decoded[T]:
 
 def _decode_masked(decoder: "msgspec.json.Decoder[T]", body: bytes) -> Decoded[T]:
     marker = secrets.token_hex(8)
-    mask = b"\\uf8ff" + marker.encode()
-    masked = _ESCAPE.sub(lambda found: mask + found[1] if found[1] else found[0], body)
+    mask = _mask(marker).replace(rb"\u", rb"\\u")  # as a template says it
+    # Without the escaped backslashes every other one begins an escape.
+    pieces = _pieces(body.replace(_BACKSLASH, _HIDDEN))
+    masked = b"".join([_LONE.sub(mask, piece) for piece in pieces]).replace(_HIDDEN, _BACKSLASH)
     try:
         return Decoded(decoder.decode(masked), marker)
     except msgspec.ValidationError as error:
         raise _shape(error) from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         raise BadBody("the body is not JSON, or nested too deep") from None
+
+
+def _mask(marker: str) -> bytes:
+    """Stands for the ``\\u`` of a lone surrogate."""
+    return rb"\uf8ff" + marker.encode()
+
+
+def _pieces(text: bytes) -> Iterator[bytes]:
+    """Between two pieces other threads have their turn. None ends within an escape or a pair of surrogates."""
+    start = 0
+    while start < len(text):
+        end = start + _PIECE
+        if end < len(text) and (escape := text.rfind(b"\\", end - _ESCAPE, end)) >= 0:
+            end = escape + _ESCAPE if _PAIR.match(text, escape - _ESCAPE) else escape
+        yield text[start:end]
+        start = end
 
 
 def _shape(error: msgspec.ValidationError) -> BadBody:

@@ -29,6 +29,8 @@ Creds = Annotated[Raw, Meta(description="Baileys' creds: a JSON object, kept as 
 Keys = dict[str, dict[str, Json]]
 Count = Annotated[int, Meta(ge=0)]
 
+CREDS_MOST = 4 << 20
+"""The longest creds. Real ones have 4 to 40 KB; whoever stores and checks them has to read them whole."""
 _NULL = b"null"
 _TOO_MANY = BadInput(
     f"a batch holds at most {RECENT_KEPT} commits of one session with keys: so many are remembered", pointer="/session"
@@ -342,6 +344,8 @@ def _object(decoded: Decoded[Any], raw: Raw) -> bytes:
     text = decoded.text(raw)
     if not is_object(text):
         raise BadBody("creds is an object", pointer="/creds")
+    if len(text) > CREDS_MOST:
+        raise BadInput(f"creds have at most {CREDS_MOST} bytes", pointer="/creds")
     return text
 
 

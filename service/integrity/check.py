@@ -66,8 +66,8 @@ async def _judge(found: Snapshot, masters: MasterKeys) -> Report:
         report.add([Finding("data-key-unreadable", "")])
         return report
     check = StoredCheck(row, found.seen, vault)
-    report.add(check.journal(await found.entries()))
-    report.add(check.creds(await found.one(vault.find(CREDS_TYPE, b""))))
+    await asyncio.to_thread(_add, report, check.journal(await found.entries()))
+    await asyncio.to_thread(_add, report, check.creds(await found.one(vault.find(CREDS_TYPE, b""))))
     async with aclosing(found.chunks(_CHUNK)) as chunks:
         async for chunk in chunks:
             await asyncio.to_thread(_add, report, check.rows(chunk))

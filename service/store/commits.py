@@ -105,10 +105,12 @@ class Commits:
         ``unless``: sessions that are to be left alone when the turn comes, since a commit before this one is in doubt.
         """
         sid = session_uuid(tenant, name)
-        work = Work(with_key(request))
+        work = None if request.reads_long else Work(with_key(request))
         async with self._heads.line(sid):
             if name in unless:
                 raise Unavailable("whether a commit before it was stored is not known; send both again")
+            if work is None:  # not before its turn: those behind it could overtake it
+                work = await asyncio.to_thread(Work, with_key(request))
             return await self._until_done(tenant, name, sid, work)
 
     async def _until_done(self, tenant: str, name: str, sid: UUID, work: Work) -> Committed:
@@ -196,7 +198,7 @@ class Commits:
         turn is this commit's.
         """
         stand = self._heads.remembered(session_uuid(tenant, name))
-        if stand is None:
+        if stand is None or request.reads_long:
             return None
         line = self._heads.line(stand.head.sid)
         if not line.enter_now():

@@ -15,6 +15,8 @@ from service.store.entries import Entry
 from service.vault import CREDS_TYPE, SessionVault
 
 _DIGEST: Final = struct.Struct(">qq")
+_LARGE_CREDS: Final = 1 << 17
+"""From here on to read them would keep the loop from its other work. Real ones have 4 to 40 KB."""
 
 
 class Row(NamedTuple):
@@ -43,6 +45,11 @@ class CommitRequest(Value, frozen=True, gc=False):
     if_match: int | None = None
     only_new: bool = False
     key: UUID | None = None
+
+    @property
+    def reads_long(self) -> bool:
+        """Its creds are read aside."""
+        return self.creds is not None and len(self.creds) >= _LARGE_CREDS
 
     @property
     def wipes(self) -> bool:
