@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from service.errors import LeaseHeld
-from service.migrate.copy import Told, copy_session
+from service.migrate.copy import Told, copy_session, leased
 from service.migrate.holding import Hold, holding
 from service.migrate.mirror import Links, carry_and_compare
 from service.migrate.origin import Origin
@@ -67,8 +67,8 @@ async def cutover(run: Run, source: Source, origin: Origin, chosen: Cutover, fol
                 each.facts["downtime_s"] = round(time.monotonic() - stopped_at, 2)
                 say(f"open here; down for {each.facts['downtime_s']} s")
                 await _prove(run, source, origin, chosen, each, version, say)
-        except LeaseHeld:
-            each.settle("refused", Verdict.failed, "leased by another writer; --takeover ends its lease")
+        except LeaseHeld as error:
+            each.settle("refused", Verdict.failed, leased(error.holder, error.expires_at))
     each.took_s = run.report.took_s = round(time.monotonic() - began, 3)
     await run.note(each, version, digest)
     return await run.end()

@@ -74,7 +74,7 @@ async def _give_back(
                 "the source was written by others since the cutover; --overwrite writes what is here over it",
             )
             return
-        await run.intend(each, target.version, target.digest)
+        await run.intend_back(each, target.version, target.digest)
         await _write_back(source, origin, plan, target)
         each.facts["written_back"] = len(found)
         plan = await _plan(source, origin)
