@@ -165,3 +165,50 @@ async def test_ending_a_lease_is_no_leave_to_overwrite(scene: Scene) -> None:
     assert '"a client"' in refused.says
     assert target.lease.expires_at.isoformat(timespec="seconds") in refused.says
     assert await copied(scene, overwrite=True, takeover=True) == "copied"
+
+
+async def test_a_cutover_once_more_carries_over_what_waits_and_the_mirror_goes_on(scene: Scene) -> None:
+    await cut_over(scene, mirror=True)
+    creds = (await here(scene))["", ""]
+    await scene.store.commit(CALLER, shop.SESSION, CommitRequest(creds=creds))  # saved as they were; nobody carries yet
+    name = await ratchet(scene)
+    assert (await cut_over(scene, mirror=True)).outcome == "cut-over"
+    assert await scene.store.mirrors.waiting(CALLER) == []
+    later = await ratchet(scene)
+    await commit(scene, Row("lid-mapping", b"15550400000", b'"1"'))
+    assert await drain(scene.store, CALLER) == 2
+    assert (await roll_back(scene)).outcome == "rolled-back"
+    found = await scene.source.fetch("SELECT key_id, value::text FROM whatsapp_keys WHERE key_type = 'session'")
+    there = {row["key_id"]: json.loads(row["value"]) for row in found}
+    assert there[name[1]] == there[later[1]] == json.loads(RATCHET)
+
+
+async def test_a_cutover_without_a_mirror_ends_that_of_an_earlier_one(scene: Scene) -> None:
+    await cut_over(scene, mirror=True)
+    again = await cut_over(scene)
+    target = await read_target(scene.store, CALLER, shop.SESSION)
+    assert target is not None
+    assert (again.outcome, again.facts["mirror"], target.mirrored) == ("cut-over", "off", False)
+
+
+async def test_a_refused_cutover_leaves_the_mirror_on(scene: Scene) -> None:
+    await cut_over(scene, mirror=True)
+    await ratchet(scene)
+    await scene.source.execute("DELETE FROM whatsapp_keys WHERE key_type IN ('lid', 'lid-mapping')")
+    assert (await cut_over(scene)).outcome == "refused"
+    await ratchet(scene)
+    assert len(await scene.store.mirrors.waiting(CALLER)) == 1
+    assert (await cut_over(scene, Told(overwrite=True), mirror=True)).outcome == "cut-over"
+    assert await scene.store.mirrors.waiting(CALLER) == []
+    assert not any(ktype == "lid-mapping" for ktype, _ in await here(scene))
+    assert (await scene.source.fetchval("SELECT count(*) FROM whatsapp_keys WHERE key_type = 'test-type'")) == 1
+
+
+async def test_keeping_an_origin_passes_over_no_entry(scene: Scene) -> None:
+    await cut_over(scene, mirror=True)
+    await ratchet(scene)
+    origin = await scene.store.mirrors.origin(CALLER, shop.SESSION)
+    assert origin is not None
+    await scene.store.mirrors.keep_origin(CALLER, shop.SESSION, origin)
+    await ratchet(scene)
+    assert await drain(scene.store, CALLER) == 2
