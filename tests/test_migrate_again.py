@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
-from migrating import CALLER, SCHEMA, Scene, Told, database_beside, run_copy, shop, shop_scene
+from migrating import CALLER, SCHEMA, Scene, Told, database_beside, open_store, run_copy, shop, shop_scene
 
 from service.migrate.cutover import Cutover, cutover
 from service.migrate.mirror import drain
@@ -212,3 +212,60 @@ async def test_keeping_an_origin_passes_over_no_entry(scene: Scene) -> None:
     await scene.store.mirrors.keep_origin(CALLER, shop.SESSION, origin)
     await ratchet(scene)
     assert await drain(scene.store, CALLER) == 2
+
+
+@pytest.mark.parametrize("mirror", [True, False])
+@pytest.mark.parametrize(
+    "name", [("contacts-tc-token", "123@lid"), ("lid", "mapping-15550400009"), ("test-type", None)]
+)
+async def test_a_key_that_a_copy_would_leave_behind_goes_back_too(
+    scene: Scene, mirror: bool, name: tuple[str, str | None]
+) -> None:
+    ktype, key_id = name
+    if key_id is None:  # one the source has already, quarantined when we copied
+        key_id = await scene.source.fetchval("SELECT key_id FROM whatsapp_keys WHERE key_type = $1", ktype)
+        assert key_id is not None
+    await cut_over(scene, mirror=mirror)
+    await commit(scene, Row(ktype, key_id.encode(), b'"2"'))
+    assert (await roll_back(scene)).outcome == "rolled-back"
+    there = await scene.source.fetchval(
+        "SELECT value::text FROM whatsapp_keys WHERE key_type = $1 AND key_id = $2", ktype, key_id
+    )
+    assert json.loads(there) == "2"
+    for junk in shop.JUNK:  # what is only there stays there
+        assert await scene.source.fetchval("SELECT count(*) FROM whatsapp_keys WHERE key_type = $1", junk) == 1
+
+
+async def test_a_source_written_by_others_is_still_noticed_beside_such_a_key(scene: Scene) -> None:
+    await cut_over(scene)
+    await commit(scene, Row("contacts-tc-token", b"123@lid", b'{"a":1}'))
+    await forget_expired(scene)
+    assert (await roll_back(scene)).outcome == "refused"
+    assert (await roll_back(scene, overwrite=True)).outcome == "rolled-back"
+
+
+async def test_a_rollback_that_cannot_be_read_back_is_none(database_url: str) -> None:
+    """Two rows of the table are creds under two ids: which of them the old writer opens cannot be told."""
+    layout = {"table": "wa", "session": "tenant", "value": "data", "type": "key_type", "id": "key_id"}
+    async with database_beside(database_url) as url, open_store(database_url) as store:
+        connection = await asyncpg.connect(url)
+        creds = json.dumps(shop.state()["creds"])
+        await connection.execute(
+            "CREATE TABLE wa (tenant text, key_type text, key_id text, data jsonb, PRIMARY KEY (tenant, key_type, key_id))"
+        )
+        await connection.execute("INSERT INTO wa VALUES ('one', 'creds', 'main', $1)", creds)
+        origin = Origin(url, "one", Options(), layout)
+        async with await origin.open() as source:
+            run = await Run.begin(store, CALLER, "cutover", called(source), {})
+            moved = await cutover(run, source, origin, Cutover(True, watch_s=0), Folder(None), lambda _line: None)
+            assert moved.sessions[0].outcome == "cut-over"
+            await connection.execute("INSERT INTO wa VALUES ('one', 'creds', 'other', $1)", creds)
+            run = await Run.begin(store, CALLER, "rollback", called(source), {})
+            (back,) = (await rollback(run, source, origin, "one", Rollback(overwrite=True))).sessions
+        await connection.close()
+        assert (back.outcome, back.verdict) == ("blocked", "failed")
+        assert "torn-creds" in back.says
+        assert await store.mirrors.origin(CALLER, "one") is not None
+        target = await read_target(store, CALLER, "one")
+        assert target is not None
+        assert target.lease is None
