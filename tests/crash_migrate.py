@@ -18,7 +18,7 @@ from service.migrate.origin import Origin
 from service.migrate.plan import Options
 from service.migrate.report import Folder
 from service.migrate.rollback import Rollback, rollback
-from service.migrate.runs import Run
+from service.migrate.runs import Run, called
 from service.migrate.sources import (
     open_source,
     postgres,  # noqa: F401 - imported before the fork
@@ -32,7 +32,7 @@ async def _work(what: str, target: str, source: str, began: int) -> None:
             await migrating.run_copy(store, source)
             return
         async with await open_source(source) as opened:
-            run = await Run.begin(store, CALLER, what, opened.kind, {})
+            run = await Run.begin(store, CALLER, what, called(opened), {})
             origin = Origin(source, shop.SESSION, Options())
             if what == "rollback":
                 report = await rollback(run, opened, origin, shop.SESSION, Rollback())

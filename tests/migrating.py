@@ -18,7 +18,7 @@ from service.migrate.copy import Told, copy
 from service.migrate.plan import Options
 from service.migrate.reading import reading
 from service.migrate.report import Folder, Report
-from service.migrate.runs import Run
+from service.migrate.runs import Run, called
 from service.migrate.sources import open_source
 from service.migrate.verify import verify
 from service.store import AuthStore, Caller
@@ -85,7 +85,7 @@ async def run_copy(
     store: AuthStore, spec: str, told: Told | None = None, options: Options | None = None, only: Sequence[str] = ()
 ) -> Report:
     async with await open_source(spec) as source, reading(source, options or Options(), only) as read:
-        run = await Run.begin(store, CALLER, "copy", source.kind, {})
+        run = await Run.begin(store, CALLER, "copy", called(source), {})
         return await copy(run, read, told or Told(), Folder(None), quiet)
 
 

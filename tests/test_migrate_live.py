@@ -22,7 +22,7 @@ from service.migrate.origin import Origin
 from service.migrate.plan import Options
 from service.migrate.report import Folder, Report
 from service.migrate.rollback import Rollback, rollback
-from service.migrate.runs import Run
+from service.migrate.runs import Run, called
 from service.migrate.sources import open_source
 from service.migrate.target import read_target
 from service.store.entries import Entry
@@ -100,7 +100,7 @@ def unheard(_line: str) -> None:
 async def cut_over(scene: Scene, chosen: Cutover, say: Any = unheard) -> Report:
     origin = Origin(scene.source_url, shop.SESSION, Options())
     async with await open_source(scene.source_url) as source:
-        run = await Run.begin(scene.store, CALLER, "cutover", source.kind, {})
+        run = await Run.begin(scene.store, CALLER, "cutover", called(source), {})
         return await cutover(run, source, origin, chosen, Folder(None), say)
 
 
@@ -109,7 +109,7 @@ async def roll_back(scene: Scene, chosen: Rollback | None = None) -> Report:
     assert kept is not None
     origin = Origin.decode(kept)
     async with await origin.open() as source:
-        run = await Run.begin(scene.store, CALLER, "rollback", source.kind, {})
+        run = await Run.begin(scene.store, CALLER, "rollback", called(source), {})
         return await rollback(run, source, origin, shop.SESSION, chosen or Rollback())
 
 

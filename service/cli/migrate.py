@@ -38,7 +38,7 @@ from service.migrate.copy import copy as copy_all
 from service.migrate.origin import Origin
 from service.migrate.reading import reading
 from service.migrate.report import EXIT, Folder, Report
-from service.migrate.runs import Run, list_runs, options_plain, show_run
+from service.migrate.runs import Run, called, list_runs, options_plain, show_run
 from service.migrate.source import Source
 from service.migrate.verify import verify as verify_all
 from service.store import AuthStore, Caller
@@ -249,9 +249,7 @@ def show_one_run(
 
 
 async def _begin(store: AuthStore, asked: Asked, verb: str, source: Source, **more: object) -> Run:
-    return await Run.begin(
-        store, asked.caller, verb, f"{source.kind} {source.place}", options_plain(asked.options) | more
-    )
+    return await Run.begin(store, asked.caller, verb, called(source), options_plain(asked.options) | more)
 
 
 async def _origin(store: AuthStore, asked: Asked, name: str) -> Origin:

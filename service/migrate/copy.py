@@ -4,9 +4,10 @@
 |---|---|
 | nothing, or an empty session | copied |
 | the same values | nothing is written |
-| what the last run left, and the source went on | replaced |
+| what the last run from this source left, and the source went on | replaced |
 | somebody wrote here since, or it was never ours | refused; ``overwrite`` replaces it, guards and all |
-| a living lease | refused; ``takeover`` ends it first |
+| what was cut over: it lives here | refused, whatever it holds; ``overwrite`` replaces it, guards and all |
+| a living lease | refused; ``takeover`` ends it first, and permits nothing else |
 | a deleted session | refused: restore or purge it first |
 """
 
@@ -15,13 +16,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from service.errors import BadInput, Deleted, Refused, VersionMismatch
+from service.errors import BadInput, Deleted, LeaseHeld, Refused, VersionMismatch
 from service.migrate import integrity
 from service.migrate.plan import SessionPlan
 from service.migrate.reading import Progress, Reading
 from service.migrate.report import Folder, Report, SessionReport, Verdict, begin_session, differences
-from service.migrate.runs import Run, left_so, operator
+from service.migrate.runs import Run, called, left_so, operator
 from service.migrate.target import Target, read_target
+from service.records import Lease
 from service.store import AuthStore, Caller
 from service.store.request import CommitRequest, Row
 
@@ -34,17 +36,32 @@ class Stand(StrEnum):
     absent = "absent"
     empty = "empty"
     same = "same"
-    ours = "ours"  # as the last run left it
-    different = "different"  # written since by others, or never ours
-    leased = "leased"
+    ours = "ours"  # as the last run from this source left it
+    different = "different"  # written since by others, never ours, or from another source
+    cut_over = "cut-over"  # it lives here
     deleted = "deleted"
 
 
 _SAYS: Final = {
-    Stand.different: "here is what no run of ours left: written since, or another session; --overwrite replaces it",
-    Stand.leased: "leased by another writer; --takeover ends its lease",
+    Stand.different: "here is what no run of ours left from this source: written since, from elsewhere, or another "
+    "session; --overwrite replaces it",
+    Stand.cut_over: "it was cut over and lives here, and differs from the source; --overwrite replaces it",
     Stand.deleted: "deleted here; restore or purge it first",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What stands here where a plan would go. ``lease``: another writer's, which lives."""
+
+    stand: Stand
+    target: Target | None = None
+    lease: Lease | None = None
+
+    @property
+    def here(self) -> str:
+        """A word for it."""
+        return self.stand.value if self.lease is None or self.stand is Stand.same else "leased"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,35 +72,48 @@ class Told:
     takeover: bool = False
 
 
-async def look(store: AuthStore, caller: Caller, plan: SessionPlan) -> tuple[Stand, Target | None]:
-    """What stands here where the plan would go."""
+async def look(store: AuthStore, caller: Caller, plan: SessionPlan, source: str) -> Seen:
+    """What stands here where the plan would go. ``source`` as runs name it."""
     try:
         target = await read_target(store, caller, plan.name)
     except Deleted:
-        return Stand.deleted, None
+        return Seen(Stand.deleted)
     if target is None:
-        return Stand.absent, None
-    ours = await left_so(store, caller, plan.name, target.version, target.digest)
-    return _stand(plan, target, ours=ours), target
+        return Seen(Stand.absent)
+    lease = target.lease if target.lease is not None and target.lease.bars(holder()) else None
+    return Seen(await _stand(store, caller, plan, target, source), target, lease)
+
+
+def refusal(seen: Seen, told: Told) -> str | None:
+    """Pure: the sentence that says why a copy would not write, or None."""
+    if seen.stand is Stand.deleted or (seen.stand in (Stand.different, Stand.cut_over) and not told.overwrite):
+        return _SAYS[seen.stand]
+    if seen.lease is not None and seen.stand is not Stand.same and not told.takeover:
+        return leased(seen.lease.holder, seen.lease.expires_at.isoformat(timespec="seconds"))
+    return None
+
+
+def leased(by: str, until: str) -> str:
+    """The sentence for a session that another writer holds."""
+    return f'leased by "{by}" until {until}; --takeover ends its lease'
 
 
 async def preview(store: AuthStore | None, caller: Caller, read: Reading, folder: Folder, progress: Progress) -> Report:
     """What a copy would do; nothing is written but the quarantine file. ``store`` None: the target is yet to be made."""
-    report = Report("plan", f"{read.source.kind} {read.source.place}", caller.need("admin"), by=operator())
+    report = Report("plan", called(read.source), caller.need("admin"), by=operator())
     began = time.monotonic()
     for one, other in read.alike:
         report.notes.append(f"sessions {one} and {other} may be one tenant under two names: give names with --map")
     done = 0
     async for plan in read.plans():
         each = begin_session(plan)
-        stand, target = (Stand.absent, None) if store is None else await look(store, caller, plan)
-        each.facts["here"] = stand.value
-        if target is not None and stand is not Stand.same:
-            found = differences(plan.digests, target.digests)
-            each.facts["differs_from_here"] = len(found)
+        seen = Seen(Stand.absent) if store is None else await look(store, caller, plan, called(read.source))
+        each.facts["here"] = seen.here
+        if seen.target is not None and seen.stand is not Stand.same:
+            each.facts["differs_from_here"] = len(differences(plan.digests, seen.target.digests))
         each.integrity = integrity.findings(plan.creds, plan.rows)
         folder.quarantine(plan.source_name, plan.quarantine)
-        report.sessions.append(_foresee(each, plan, stand))
+        report.sessions.append(_foresee(each, plan, seen))
         done += 1
         progress(done, len(read.names))
     report.took_s = time.monotonic() - began
@@ -113,14 +143,18 @@ async def copy_session(
     each = begin_session(plan)
     if plan.blocked is not None:
         return each.settle("blocked", Verdict.failed, f"not moved: {plan.blocked.value}"), None
-    stand, target = await look(run.store, run.caller, plan)
-    if stand is Stand.same and target is not None:
+    seen = await look(run.store, run.caller, plan, run.report.source)
+    target = seen.target
+    if seen.stand is Stand.same and target is not None:
         return each.settle("same", _quarantine_verdict(plan), "nothing to write"), target.version
-    if not _allowed(stand, told):
-        return each.settle("refused", Verdict.failed, _SAYS[stand]), None
+    why = refusal(seen, told)
+    if why is not None:
+        return each.settle("refused", Verdict.failed, why), None
     await run.intend(each, 1 if target is None else target.version + 1, plan.digest)
     try:
         version = await _write(run.store, run.caller, plan, target, told, epoch)
+    except LeaseHeld as error:  # taken since we looked
+        return each.settle("refused", Verdict.failed, leased(error.holder, error.expires_at)), None
     except (Refused, BadInput, VersionMismatch) as error:
         return each.settle("refused", Verdict.failed, error.detail), None
     return each.settle("copied", _quarantine_verdict(plan)), version
@@ -159,33 +193,29 @@ async def _write(
             await store.release(caller, plan.name, taken)
 
 
-def _stand(plan: SessionPlan, target: Target, *, ours: bool) -> Stand:
+async def _stand(store: AuthStore, caller: Caller, plan: SessionPlan, target: Target, source: str) -> Stand:
     if target.digests == plan.digests:
         return Stand.same
-    if target.lease is not None and target.lease.holder != holder():
-        return Stand.leased
+    if target.mirrored or await store.mirrors.origin(caller, plan.name) is not None:
+        return Stand.cut_over
     if not target.digests:
         return Stand.empty
+    ours = await left_so(source, store, caller, plan, (target.version, target.digest))
     return Stand.ours if ours else Stand.different
-
-
-def _allowed(stand: Stand, told: Told) -> bool:
-    if stand is Stand.different:
-        return told.overwrite
-    return told.takeover if stand is Stand.leased else stand is not Stand.deleted
 
 
 def _quarantine_verdict(plan: SessionPlan) -> Verdict:
     return Verdict.findings if plan.quarantine else Verdict.good
 
 
-def _foresee(each: SessionReport, plan: SessionPlan, stand: Stand) -> SessionReport:
+def _foresee(each: SessionReport, plan: SessionPlan, seen: Seen) -> SessionReport:
     if plan.blocked is not None:
         return each.settle("blocked", Verdict.findings, f"will not be moved: {plan.blocked.value}")
-    if not _allowed(stand, Told()):
-        return each.settle("refused", Verdict.findings, _SAYS[stand])
+    why = refusal(seen, Told())
+    if why is not None:
+        return each.settle("refused", Verdict.findings, why)
     bad = any(finding.get("severity") == "error" for finding in each.integrity)
     verdict = Verdict.findings if plan.quarantine or bad else Verdict.good
-    if stand is Stand.same:
+    if seen.stand is Stand.same:
         return each.settle("same", verdict, "nothing to write")
-    return each.settle("ready", verdict, "replaces the earlier copy" if stand is Stand.ours else "")
+    return each.settle("ready", verdict, "replaces the earlier copy" if seen.stand is Stand.ours else "")

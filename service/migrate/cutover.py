@@ -9,6 +9,9 @@
 | mirror switched on | the same | finds the same values, switches again |
 | opened | is stopped; new writers write here, their entries wait for the mirror | finds the session newer, and refuses |
 
+A cutover of a session that was cut over with a mirror first carries over what waits for it, then switches it off: it is on
+again at the end only if this cutover says so. One that is refused leaves it on.
+
 Downtime is counted from the last change seen at the source (or from being told that its writer stopped) to the release of
 our lease.
 """
@@ -20,15 +23,16 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from service.errors import LeaseHeld
-from service.migrate.copy import Told, copy_session
+from service.migrate.copy import Told, copy_session, leased, look, refusal
 from service.migrate.holding import Hold, holding
-from service.migrate.mirror import Links, carry_and_compare
+from service.migrate.mirror import Links, carry, carry_and_compare
 from service.migrate.origin import Origin
 from service.migrate.plan import SessionPlan
 from service.migrate.reading import reading
 from service.migrate.report import Folder, Report, SessionReport, Verdict, begin_session
 from service.migrate.runs import Run
 from service.migrate.source import Source, SourceError
+from service.migrate.target import read_target
 from service.migrate.verify import verify_session
 
 _POLL_S: Final = 0.25
@@ -67,8 +71,8 @@ async def cutover(run: Run, source: Source, origin: Origin, chosen: Cutover, fol
                 each.facts["downtime_s"] = round(time.monotonic() - stopped_at, 2)
                 say(f"open here; down for {each.facts['downtime_s']} s")
                 await _prove(run, source, origin, chosen, each, version, say)
-        except LeaseHeld:
-            each.settle("refused", Verdict.failed, "leased by another writer; --takeover ends its lease")
+        except LeaseHeld as error:
+            each.settle("refused", Verdict.failed, leased(error.holder, error.expires_at))
     each.took_s = run.report.took_s = round(time.monotonic() - began, 3)
     await run.note(each, version, digest)
     return await run.end()
@@ -78,6 +82,7 @@ async def _move(
     run: Run, source: Source, origin: Origin, chosen: Cutover, hold: Hold, say: Say
 ) -> tuple[SessionReport, int | None, bytes | None, float]:
     """Up to the point where releasing the lease opens the session. Version None: it must not be opened."""
+    await _end_mirror(run, source, origin, chosen, hold, say)
     plan = await _plan(source, origin)
     each, version = await copy_session(run, plan, chosen.told, hold.epoch)
     if version is None:
@@ -106,6 +111,26 @@ async def _move(
     each.facts["mirror"] = "on" if chosen.mirror else "off"
     each.facts["fingerprint"] = before
     return each, version, target.digest, stopped_at
+
+
+async def _end_mirror(run: Run, source: Source, origin: Origin, chosen: Cutover, hold: Hold, say: Say) -> None:
+    """The mirror of an earlier cutover, if one is on: everything is carried over, and it is off unless we are refused.
+
+    It has to be off while we copy: what we take from the source would be written back to it.
+    """
+    name = (await _plan(source, origin)).name
+    target = await read_target(run.store, run.caller, name)
+    if target is None or not target.mirrored:
+        return
+    links = Links()
+    try:
+        await carry(run.store, run.caller, name, links, until=target.version, wait=True)
+    finally:
+        await links.close()
+    seen = await look(run.store, run.caller, await _plan(source, origin), run.report.source)
+    if refusal(seen, chosen.told) is None:
+        await run.store.mirrors.switch(run.caller, name, on=False, epoch=hold.epoch)
+        say("the mirror of an earlier cutover had everything carried over and is off")
 
 
 async def _prove(

@@ -100,7 +100,7 @@ async def carry_and_compare(store: AuthStore, caller: Caller, name: str, links: 
         await _carry(turn, links, target.version)
         origin = Origin.decode(turn.origin)
         async with links.to(origin) as source, reading(source, origin.options, [origin.session]) as read:
-            plan = await read.plan(origin.session)
+            plan = await read.plan(origin.session, target.digests)
         return differences(plan.digests, target.digests)
 
 

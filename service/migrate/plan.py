@@ -5,8 +5,8 @@ name), or the quarantine with a reason. `SessionPlan.accounted` says so in numbe
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
@@ -133,16 +133,22 @@ class _Candidate:
     key: Key
 
 
-def plan_session(session: str, found: Found, options: Options, now: datetime) -> SessionPlan:
-    """The plan of one session. ``now``: rows with an earlier expiry count as expired."""
+def plan_session(
+    session: str, found: Found, options: Options, now: datetime, ours: Collection[Name] = ()
+) -> SessionPlan:
+    """The plan of one session. ``now``: rows with an earlier expiry count as expired.
+
+    ``ours``: keys that live here and were written back. A row of such a name is that key, whatever its type or old expiry.
+    """
     plan = SessionPlan(session, options.names.get(session, session))
     plan.found = len(found.rows) + len(found.faults) + (found.creds is not None)
     _take_creds(plan, found, options)
     for fault in found.faults:
         plan.quarantine.append(_from_fault(fault))
     candidates: dict[Name, list[_Candidate]] = {}
+    by_name = replace(options, repairs=options.repairs - {Repair.types}, keep_unknown=True, skip_expired=False)
     for row in found.rows:
-        _take_row(plan, row, options, now, candidates)
+        _take_row(plan, row, by_name if (row.ktype, row.key_id) in ours else options, now, candidates)
     for name, rivals in candidates.items():
         _settle(plan, name, rivals)
     plan.blocked = plan.blocked or _blocked(plan)

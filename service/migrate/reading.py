@@ -1,14 +1,14 @@
 """Sessions of a source, one after another, planned; the next is read while the last is being worked on."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
 from service.errors import BadInput
-from service.migrate.plan import Blocked, Options, SessionPlan, alike, plan_session, taken_names
+from service.migrate.plan import Blocked, Name, Options, SessionPlan, alike, plan_session, taken_names
 from service.migrate.source import Found, Snapshot, Source, SourceError
 
 _READS: Final = 3
@@ -28,10 +28,10 @@ class Reading:
     alike: list[tuple[str, str]]
     taken: frozenset[str] = field(default_factory=frozenset)
 
-    async def plan(self, session: str) -> SessionPlan:
-        """One session's plan."""
+    async def plan(self, session: str, ours: Collection[Name] = ()) -> SessionPlan:
+        """One session's plan; ``ours`` as in `plan_session`."""
         found = await self._read(session)
-        plan = plan_session(session, found, self.options, datetime.now(UTC))
+        plan = plan_session(session, found, self.options, datetime.now(UTC), ours)
         if plan.name in self.taken:
             plan.blocked = Blocked.name_taken
         return plan

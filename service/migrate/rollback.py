@@ -6,6 +6,9 @@ Fencing takes the lease over, so that no write here can follow what was carried 
 lease by name: whoever opens the session here hears who has it now, and a cutover with ``--takeover`` brings it back. A
 rollback that fails releases the fence: the session stays here, and nothing was lost.
 
+Rows of the source are found by the names they have here: what was committed here counts, also where a first copy would have
+left it behind.
+
 Without a mirror the source must stand as a run of ours left it, or somebody wrote there since; ``overwrite`` says that
 what is here wins. Killed at any point it is begun again: what was written back is known by its digest.
 """
@@ -17,7 +20,7 @@ from typing import Final
 from service.migrate.holding import Hold, holding
 from service.migrate.mirror import Links, carry
 from service.migrate.origin import Origin
-from service.migrate.plan import CREDS_NAME, SessionPlan
+from service.migrate.plan import CREDS_NAME, Blocked, SessionPlan
 from service.migrate.reading import reading
 from service.migrate.report import Report, SessionReport, Verdict, differences
 from service.migrate.runs import Run, known_digest
@@ -25,6 +28,7 @@ from service.migrate.source import Source, Write
 from service.migrate.target import Target, read_target
 
 _HANDED_OVER_S: Final = 10 * 365 * 86400.0
+_UNREADABLE: Final = (Blocked.torn_creds, Blocked.no_creds, Blocked.bad_creds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +67,10 @@ async def _give_back(
             )
         finally:
             await links.close()
-    plan = await _plan(source, origin)
+    plan = await _plan(source, origin, target)
     found = differences(plan.digests, target.digests)
     if found:
-        if not chosen.overwrite and await _written_by_others(run, plan, target, each.session):
+        if not chosen.overwrite and await _written_by_others(run, source, origin, plan, target):
             each.differences = found
             each.settle(
                 "refused",
@@ -74,20 +78,32 @@ async def _give_back(
                 "the source was written by others since the cutover; --overwrite writes what is here over it",
             )
             return
-        await run.intend(each, target.version, target.digest)
+        await run.intend_back(each, target.version, target.digest)
         await _write_back(source, origin, plan, target)
         each.facts["written_back"] = len(found)
-        plan = await _plan(source, origin)
+        plan = await _plan(source, origin, target)
     each.differences = differences(plan.digests, target.digests)
-    if each.differences:
+    if plan.blocked in _UNREADABLE:
+        each.settle(
+            "blocked", Verdict.failed, f"the source cannot be read back ({plan.blocked}); the session stays here"
+        )
+    elif each.differences:
         each.settle("different", Verdict.failed, f"{len(each.differences)} values differ; the session stays here")
     else:
         each.settle("rolled-back", Verdict.good)
 
 
-async def _written_by_others(run: Run, plan: SessionPlan, target: Target, name: str) -> bool:
-    """With a mirror nothing may differ; without one the source must hold what a run of ours left there."""
-    return target.mirrored or not await known_digest(run.store, run.caller, name, plan.digest)
+async def _written_by_others(run: Run, source: Source, origin: Origin, plan: SessionPlan, target: Target) -> bool:
+    """With a mirror nothing may differ; without one the source must hold what a run of ours left there.
+
+    That is what a first copy took, or (when a rollback died) what was written back.
+    """
+    if target.mirrored:
+        return True
+    if await known_digest(run.store, run.caller, plan.name, plan.digest):
+        return False
+    first = await _plan(source, origin)
+    return not await known_digest(run.store, run.caller, plan.name, first.digest)
 
 
 async def _write_back(source: Source, origin: Origin, plan: SessionPlan, target: Target) -> None:
@@ -113,6 +129,6 @@ async def _hand_over(run: Run, source: Source, hold: Hold, target: Target, name:
     return version
 
 
-async def _plan(source: Source, origin: Origin) -> SessionPlan:
+async def _plan(source: Source, origin: Origin, target: Target | None = None) -> SessionPlan:
     async with reading(source, origin.options, [origin.session]) as read:
-        return await read.plan(origin.session)
+        return await read.plan(origin.session, () if target is None else target.digests)

@@ -16,12 +16,15 @@ from uuid import UUID, uuid4
 
 from protocol.types import session_uuid
 from service.errors import Corrupt, Deleted, NoSession
-from service.migrate.plan import Options
+from service.migrate.plan import Options, SessionPlan
 from service.migrate.report import Report, SessionReport
+from service.migrate.source import Source
 from service.sql import runs as sql
 from service.store import AuthStore, Caller
 
 _LISTED: Final = 100
+_SOURCE_CHARS: Final = 500
+_NAME_CHARS: Final = 500
 
 
 @dataclass(slots=True)
@@ -39,12 +42,16 @@ class Run:
         tenant = caller.need("admin")
         run, by = uuid4(), operator()
         async with store.database.connection() as connection:
-            started = await sql.begin(connection, run, tenant, verb, source[:500], by, json.dumps(options))
+            started = await sql.begin(connection, run, tenant, verb, source[:_SOURCE_CHARS], by, json.dumps(options))
         return cls(store, caller, run, Report(verb, source, tenant, str(run), by, started))
 
     async def intend(self, each: SessionReport, version: int, digest: bytes) -> None:
         """Keeps what is about to be committed: a run that dies right after it is still known to be ours."""
         await self._keep(each, "copying", version, digest, None)
+
+    async def intend_back(self, each: SessionReport, version: int, digest: bytes) -> None:
+        """Keeps what is about to be written at the source. It says nothing of who wrote it here."""
+        await self._keep(each, "giving-back", version, digest, None)
 
     async def note(self, each: SessionReport, version: int | None, digest: bytes | None) -> None:
         """Keeps what became of a session; ``version`` and ``digest`` as it stands here now."""
@@ -71,7 +78,7 @@ class Run:
             "facts": each.facts,
         }
         sid = session_uuid(self.caller.tenant, each.session)
-        names = each.session[:500], each.source_name[:500]
+        names = each.session[:_NAME_CHARS], each.source_name[:_NAME_CHARS]
         async with self.store.database.connection() as connection:
             await sql.note_session(
                 connection, sid, self.id, names, outcome, (version, digest), json.dumps(counts, default=str), sealed
@@ -85,11 +92,14 @@ class Run:
             return None  # not moved: there is no key to seal under, and the counts say what matters
 
 
-async def left_so(store: AuthStore, caller: Caller, name: str, version: int, digest: bytes) -> bool:
-    """Whether a run of ours left the session as it stands: this version, these values."""
-    sid = session_uuid(caller.need("admin"), name)
+async def left_so(source: str, store: AuthStore, caller: Caller, plan: SessionPlan, stands: tuple[int, bytes]) -> bool:
+    """Whether a run of ours left the session as it ``stands`` (version, digest), taken from this session of that source."""
+    sid = session_uuid(caller.need("admin"), plan.name)
+    version, digest = stands
     async with store.database.connection() as connection:
-        return await sql.left_so(connection, sid, version, digest)
+        return await sql.left_so(
+            connection, sid, version, digest, source[:_SOURCE_CHARS], plan.source_name[:_NAME_CHARS]
+        )
 
 
 async def known_digest(store: AuthStore, caller: Caller, name: str, digest: bytes) -> bool:
@@ -119,6 +129,11 @@ async def show_run(store: AuthStore, caller: Caller, run: UUID) -> list[dict[str
                 details = None
         shown.append(_shown(dict(record), details))
     return shown
+
+
+def called(source: Source) -> str:
+    """A source as runs name it."""
+    return f"{source.kind} {source.place}"
 
 
 def options_plain(options: Options) -> dict[str, Any]:

@@ -8,9 +8,11 @@ import asyncpg
 
 from service.sql.pool import Connection
 
+# What still waits was not applied, whatever is kept: entries follow `applied` without a gap.
 KEEP_ORIGIN_SQL: Final = """
-INSERT INTO session_origins (sid, sealed, applied) SELECT s.sid, $2, s.version FROM sessions s WHERE s.sid = $1
-ON CONFLICT (sid) DO UPDATE SET sealed = excluded.sealed, applied = excluded.applied, kept_at = now()
+INSERT INTO session_origins AS o (sid, sealed, applied) SELECT s.sid, $2, s.version FROM sessions s WHERE s.sid = $1
+ON CONFLICT (sid) DO UPDATE SET sealed = excluded.sealed, kept_at = now(), applied = CASE
+    WHEN EXISTS (SELECT FROM mirror_entries e WHERE e.sid = o.sid) THEN o.applied ELSE excluded.applied END
 RETURNING sid
 """
 

@@ -21,15 +21,21 @@ ON CONFLICT (sid, run) DO UPDATE SET outcome = excluded.outcome, version = exclu
     counts = excluded.counts, sealed = excluded.sealed, at = now()
 """
 
-# `copying` was noted before a commit whose process died before it could note the outcome.
-LEFT_SO_SQL: Final = """
-SELECT coalesce(bool_or(m.version = $2 AND m.digest = $3), false) FROM migrate_run_sessions m
-WHERE m.sid = $1 AND m.outcome IN ('copying', 'copied', 'same', 'cut-over', 'rolled-back')
+# `copying` was noted before a commit whose process died before it could note the outcome. `same` is not among them: it says
+# what stands here, not that we put it there. Nor is a rollback's intention (noted as `copying` by older releases): what
+# it is about to give back was committed here by others. A store is the same whoever logs in to it.
+LEFT_SO_SQL: Final = r"""
+SELECT EXISTS (
+    SELECT FROM migrate_run_sessions m JOIN migrate_runs r ON r.id = m.run
+    WHERE m.sid = $1 AND m.version = $2 AND m.digest = $3 AND m.source_name = $5
+      AND m.outcome IN ('copying', 'copied', 'rolled-back') AND (m.outcome = 'rolled-back') = (r.verb = 'rollback')
+      AND regexp_replace(r.source, '//[^/]*@', '//') = regexp_replace($4, '//[^/]*@', '//')
+)
 """
 
 KNOWN_DIGEST_SQL: Final = """
 SELECT coalesce(bool_or(m.digest = $2), false) FROM migrate_run_sessions m
-WHERE m.sid = $1 AND m.outcome IN ('copying', 'copied', 'same', 'cut-over', 'rolled-back')
+WHERE m.sid = $1 AND m.outcome IN ('copying', 'copied', 'same', 'cut-over', 'giving-back', 'rolled-back')
 """
 
 LIST_RUNS_SQL: Final = """
@@ -73,9 +79,11 @@ async def note_session(
     await connection.execute(NOTE_SESSION_SQL, sid, run, *names, outcome, *stands, counts, sealed)
 
 
-async def left_so(connection: Connection, sid: UUID, version: int, digest: bytes) -> bool:
-    """Whether a run left the session at this version with this digest."""
-    left: bool = await connection.fetchval(LEFT_SO_SQL, sid, version, digest)
+async def left_so(
+    connection: Connection, sid: UUID, version: int, digest: bytes, source: str, source_name: str
+) -> bool:
+    """Whether a run left the session at this version with this digest, taken from that session of that source."""
+    left: bool = await connection.fetchval(LEFT_SO_SQL, sid, version, digest, source, source_name)
     return left
 
 

@@ -1,0 +1,271 @@
+"""Runs after the first: what a later copy, cutover or rollback may replace, and what only ``--overwrite`` may."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+import pytest
+from migrating import CALLER, SCHEMA, Scene, Told, database_beside, open_store, run_copy, shop, shop_scene
+
+from service.migrate.cutover import Cutover, cutover
+from service.migrate.mirror import drain
+from service.migrate.origin import Origin
+from service.migrate.plan import Options
+from service.migrate.report import Folder, SessionReport
+from service.migrate.rollback import Rollback, rollback
+from service.migrate.runs import Run, called
+from service.migrate.source import SourceError
+from service.migrate.sources import open_source
+from service.migrate.target import read_target
+from service.store.request import CommitRequest, Row
+
+RATCHET = b'{"ratchet":"later"}'
+
+
+@pytest.fixture
+async def scene(database_url: str) -> AsyncIterator[Scene]:
+    async with shop_scene(database_url) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def another_shop(scene: Scene) -> AsyncIterator[str]:
+    """A store like the shop's in another database: an old backup of it."""
+    async with database_beside(scene.source_url) as url:
+        connection = await asyncpg.connect(url)
+        await connection.execute(SCHEMA)
+        await shop.fill(connection)
+        await connection.close()
+        yield url
+
+
+async def cut_over(scene: Scene, told: Told | None = None, *, mirror: bool = False) -> SessionReport:
+    async with await open_source(scene.source_url) as source:
+        run = await Run.begin(scene.store, CALLER, "cutover", called(source), {})
+        chosen = Cutover(stopped=True, watch_s=0, mirror=mirror, told=told or Told())
+        origin = Origin(scene.source_url, shop.SESSION, Options())
+        report = await cutover(run, source, origin, chosen, Folder(None), lambda _line: None)
+    return report.sessions[0]
+
+
+async def roll_back(scene: Scene, *, overwrite: bool = False) -> SessionReport:
+    origin = Origin.decode(await scene.store.mirrors.origin(CALLER, shop.SESSION) or b"")
+    async with await origin.open() as source:
+        run = await Run.begin(scene.store, CALLER, "rollback", called(source), {})
+        report = await rollback(run, source, origin, shop.SESSION, Rollback(overwrite))
+    return report.sessions[0]
+
+
+async def copied(scene: Scene, url: str | None = None, **told: bool) -> str:
+    report = await run_copy(scene.store, url or scene.source_url, Told(**told))
+    return report.sessions[0].outcome
+
+
+async def here(scene: Scene) -> dict[tuple[str, str], bytes]:
+    target = await read_target(scene.store, CALLER, shop.SESSION)
+    assert target is not None
+    return target.texts
+
+
+async def commit(scene: Scene, *rows: Row) -> None:
+    await scene.store.commit(CALLER, shop.SESSION, CommitRequest(rows=list(rows)))
+
+
+async def ratchet(scene: Scene) -> tuple[str, str]:
+    """A session record goes on here; its name."""
+    name = next(name for name in await here(scene) if name[0] == "session")
+    await commit(scene, Row(name[0], name[1].encode(), RATCHET))
+    return name
+
+
+async def forget_expired(scene: Scene) -> None:
+    """The shop's nightly job, which deletes live keys too."""
+    await scene.source.execute("DELETE FROM whatsapp_keys WHERE expires_at < now()")
+
+
+async def test_a_rollback_that_could_not_write_does_not_make_what_is_here_ours(scene: Scene) -> None:
+    await cut_over(scene)
+    name = await ratchet(scene)
+    assert await copied(scene) == "refused"
+    database = await scene.source.fetchval("SELECT current_database()")
+    await scene.source.execute(f'ALTER DATABASE "{database}" SET default_transaction_read_only = on')
+    with pytest.raises(SourceError):
+        await roll_back(scene)
+    await scene.source.execute(f'ALTER DATABASE "{database}" SET default_transaction_read_only = off')
+    # What is remembered of the cutover is not what refuses here: this guard holds without it.
+    await scene.store.mirrors.forget_origin(CALLER, shop.SESSION)
+    assert await copied(scene) == "refused"
+    assert (await here(scene))[name] == RATCHET
+
+
+@pytest.mark.parametrize("mirror", [True, False])
+async def test_what_was_cut_over_lives_here_even_when_nobody_wrote_yet(scene: Scene, mirror: bool) -> None:
+    await cut_over(scene, mirror=mirror)
+    before = await here(scene)
+    assert await copied(scene) == "same"
+    await forget_expired(scene)
+    assert await copied(scene) == "refused"
+    assert await copied(scene, takeover=True) == "refused"
+    assert await here(scene) == before
+    assert (await cut_over(scene)).outcome == "refused"
+    assert await copied(scene, overwrite=True) == "copied"
+
+
+async def test_finding_the_same_values_does_not_make_commits_of_others_ours(scene: Scene) -> None:
+    await run_copy(scene.store, scene.source_url)
+    await commit(scene, Row("lid-mapping", b"15550400000", b'"1"'))
+    await commit(scene, Row("lid-mapping", b"15550400000", None))
+    before = await here(scene)
+    assert await copied(scene) == "same"
+    await forget_expired(scene)
+    assert await copied(scene) == "refused"
+    assert await here(scene) == before
+
+
+async def test_what_a_mirror_carried_back_is_the_same_and_not_ours(scene: Scene) -> None:
+    await cut_over(scene, mirror=True)
+    await commit(scene, Row("lid-mapping", b"15550400000", b'"1"'))
+    assert await drain(scene.store, CALLER) == 1
+    assert await copied(scene) == "same"
+    before = await here(scene)
+    await forget_expired(scene)
+    assert await copied(scene) == "refused"
+    assert await here(scene) == before
+
+
+async def test_another_store_is_not_the_one_we_copied_from(scene: Scene) -> None:
+    name = next(name for name, _ in shop.state()["keys"]["session"].items())
+    await scene.source.execute(
+        "UPDATE whatsapp_keys SET value = $2::text::jsonb WHERE key_type = 'session' AND key_id = $1",
+        name, json.dumps(json.loads(RATCHET)),
+    )  # fmt: skip
+    assert await copied(scene) == "copied"
+    async with another_shop(scene) as backup:
+        assert await copied(scene, backup) == "refused"
+        assert json.loads((await here(scene))["session", name]) == json.loads(RATCHET)
+    await forget_expired(scene)
+    assert await copied(scene) == "copied"  # the one we copied from went on
+    user = await scene.source.fetchval("SELECT current_user")
+    await scene.source.execute("DELETE FROM whatsapp_keys WHERE key_type = 'lid-mapping'")
+    anonymous = scene.source_url.replace(f"//{user}@", "//")
+    assert await copied(scene, f"{anonymous}&user={user}") == "copied"  # whoever logs in to it
+
+
+async def test_ending_a_lease_is_no_leave_to_overwrite(scene: Scene) -> None:
+    await run_copy(scene.store, scene.source_url)
+    name = await ratchet(scene)
+    await scene.store.lease(CALLER, shop.SESSION, "a client", 60, takeover=False, epoch=None)
+    assert await copied(scene, takeover=True) == "refused"
+    assert (await here(scene))[name] == RATCHET
+    refused = (await run_copy(scene.store, scene.source_url, Told(overwrite=True))).sessions[0]
+    target = await read_target(scene.store, CALLER, shop.SESSION)
+    assert target is not None
+    assert target.lease is not None
+    assert '"a client"' in refused.says
+    assert target.lease.expires_at.isoformat(timespec="seconds") in refused.says
+    assert await copied(scene, overwrite=True, takeover=True) == "copied"
+
+
+async def test_a_cutover_once_more_carries_over_what_waits_and_the_mirror_goes_on(scene: Scene) -> None:
+    await cut_over(scene, mirror=True)
+    creds = (await here(scene))["", ""]
+    await scene.store.commit(CALLER, shop.SESSION, CommitRequest(creds=creds))  # saved as they were; nobody carries yet
+    name = await ratchet(scene)
+    assert (await cut_over(scene, mirror=True)).outcome == "cut-over"
+    assert await scene.store.mirrors.waiting(CALLER) == []
+    later = await ratchet(scene)
+    await commit(scene, Row("lid-mapping", b"15550400000", b'"1"'))
+    assert await drain(scene.store, CALLER) == 2
+    assert (await roll_back(scene)).outcome == "rolled-back"
+    found = await scene.source.fetch("SELECT key_id, value::text FROM whatsapp_keys WHERE key_type = 'session'")
+    there = {row["key_id"]: json.loads(row["value"]) for row in found}
+    assert there[name[1]] == there[later[1]] == json.loads(RATCHET)
+
+
+async def test_a_cutover_without_a_mirror_ends_that_of_an_earlier_one(scene: Scene) -> None:
+    await cut_over(scene, mirror=True)
+    again = await cut_over(scene)
+    target = await read_target(scene.store, CALLER, shop.SESSION)
+    assert target is not None
+    assert (again.outcome, again.facts["mirror"], target.mirrored) == ("cut-over", "off", False)
+
+
+async def test_a_refused_cutover_leaves_the_mirror_on(scene: Scene) -> None:
+    await cut_over(scene, mirror=True)
+    await ratchet(scene)
+    await scene.source.execute("DELETE FROM whatsapp_keys WHERE key_type IN ('lid', 'lid-mapping')")
+    assert (await cut_over(scene)).outcome == "refused"
+    await ratchet(scene)
+    assert len(await scene.store.mirrors.waiting(CALLER)) == 1
+    assert (await cut_over(scene, Told(overwrite=True), mirror=True)).outcome == "cut-over"
+    assert await scene.store.mirrors.waiting(CALLER) == []
+    assert not any(ktype == "lid-mapping" for ktype, _ in await here(scene))
+    assert (await scene.source.fetchval("SELECT count(*) FROM whatsapp_keys WHERE key_type = 'test-type'")) == 1
+
+
+async def test_keeping_an_origin_passes_over_no_entry(scene: Scene) -> None:
+    await cut_over(scene, mirror=True)
+    await ratchet(scene)
+    origin = await scene.store.mirrors.origin(CALLER, shop.SESSION)
+    assert origin is not None
+    await scene.store.mirrors.keep_origin(CALLER, shop.SESSION, origin)
+    await ratchet(scene)
+    assert await drain(scene.store, CALLER) == 2
+
+
+@pytest.mark.parametrize("mirror", [True, False])
+@pytest.mark.parametrize(
+    "name", [("contacts-tc-token", "123@lid"), ("lid", "mapping-15550400009"), ("test-type", None)]
+)
+async def test_a_key_that_a_copy_would_leave_behind_goes_back_too(
+    scene: Scene, mirror: bool, name: tuple[str, str | None]
+) -> None:
+    ktype, key_id = name
+    if key_id is None:  # one the source has already, quarantined when we copied
+        key_id = await scene.source.fetchval("SELECT key_id FROM whatsapp_keys WHERE key_type = $1", ktype)
+        assert key_id is not None
+    await cut_over(scene, mirror=mirror)
+    await commit(scene, Row(ktype, key_id.encode(), b'"2"'))
+    assert (await roll_back(scene)).outcome == "rolled-back"
+    there = await scene.source.fetchval(
+        "SELECT value::text FROM whatsapp_keys WHERE key_type = $1 AND key_id = $2", ktype, key_id
+    )
+    assert json.loads(there) == "2"
+    for junk in shop.JUNK:  # what is only there stays there
+        assert await scene.source.fetchval("SELECT count(*) FROM whatsapp_keys WHERE key_type = $1", junk) == 1
+
+
+async def test_a_source_written_by_others_is_still_noticed_beside_such_a_key(scene: Scene) -> None:
+    await cut_over(scene)
+    await commit(scene, Row("contacts-tc-token", b"123@lid", b'{"a":1}'))
+    await forget_expired(scene)
+    assert (await roll_back(scene)).outcome == "refused"
+    assert (await roll_back(scene, overwrite=True)).outcome == "rolled-back"
+
+
+async def test_a_rollback_that_cannot_be_read_back_is_none(database_url: str) -> None:
+    """Two rows of the table are creds under two ids: which of them the old writer opens cannot be told."""
+    layout = {"table": "wa", "session": "tenant", "value": "data", "type": "key_type", "id": "key_id"}
+    async with database_beside(database_url) as url, open_store(database_url) as store:
+        connection = await asyncpg.connect(url)
+        creds = json.dumps(shop.state()["creds"])
+        await connection.execute(
+            "CREATE TABLE wa (tenant text, key_type text, key_id text, data jsonb, PRIMARY KEY (tenant, key_type, key_id))"
+        )
+        await connection.execute("INSERT INTO wa VALUES ('one', 'creds', 'main', $1)", creds)
+        origin = Origin(url, "one", Options(), layout)
+        async with await origin.open() as source:
+            run = await Run.begin(store, CALLER, "cutover", called(source), {})
+            moved = await cutover(run, source, origin, Cutover(True, watch_s=0), Folder(None), lambda _line: None)
+            assert moved.sessions[0].outcome == "cut-over"
+            await connection.execute("INSERT INTO wa VALUES ('one', 'creds', 'other', $1)", creds)
+            run = await Run.begin(store, CALLER, "rollback", called(source), {})
+            (back,) = (await rollback(run, source, origin, "one", Rollback(overwrite=True))).sessions
+        await connection.close()
+        assert (back.outcome, back.verdict) == ("blocked", "failed")
+        assert "torn-creds" in back.says
+        assert await store.mirrors.origin(CALLER, "one") is not None
+        target = await read_target(store, CALLER, "one")
+        assert target is not None
+        assert target.lease is None
