@@ -9,7 +9,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from source_contract import CREDS, KEYS, PAIR, Rig, SourceContract, text
+from source_contract import CREDS, KEYS, PAIR, Rig, SourceContract, same, text
 
 from protocol.spelling import Spelling, respell
 from service.migrate.source import Source, SourceRefused, Write, WrongSource
@@ -85,6 +85,22 @@ class TestLegacyPostgres(SourceContract):
         assert row["expires_at"] is None
         creds = json.loads(await legacy.connection.fetchval("SELECT creds FROM whatsapp_auth"))
         assert creds["signedIdentityKey"]["public"]["data"] == list(range(2, 34))
+
+    async def test_what_is_kept_no_clean_up_takes(self, legacy: LegacyRig) -> None:
+        await legacy.fill("one", CREDS, KEYS)
+        await legacy.fill("two", CREDS, KEYS)
+        await legacy.connection.execute("UPDATE whatsapp_keys SET expires_at = now() + interval '1 day'")
+        past = "UPDATE whatsapp_keys SET expires_at = now() - interval '1 day' WHERE key_type = 'pre-key'"
+        await legacy.connection.execute(past)
+        left = "SELECT count(*) FROM whatsapp_keys WHERE company_id = $1 AND expires_at IS NOT NULL"
+        async with legacy.source() as source:
+            await source.keep("one", expired=False)
+            assert await legacy.connection.fetchval(left, "one") == 2
+            await source.keep("one")
+            async with source.snapshot() as snapshot:
+                same(await snapshot.read("one"), CREDS, KEYS)
+        assert await legacy.connection.fetchval(left, "one") == 0
+        assert await legacy.connection.fetchval(left, "two") == len(KEYS)
 
     async def test_a_deleted_key_takes_its_mistyped_twin_along(self, legacy: LegacyRig) -> None:
         group = "120363000000000001@g.us"

@@ -150,6 +150,19 @@ class TestOwnTable(SourceContract):
         assert json.loads(row["body"])["public"]["0"] == 2
         assert row["until"] is None
 
+    async def test_what_is_kept_no_clean_up_takes(self, rig: TableRig) -> None:
+        for name in ("one", "two"):
+            await rig.fill(name, CREDS, {("pre-key", "1"): PAIR, ("pre-key", "2"): PAIR})
+        await rig.connection.execute("UPDATE wa.\"Keys of ours\" SET until = '2020-01-01'")
+        await rig.connection.execute("UPDATE wa.\"Keys of ours\" SET until = '2999-01-01' WHERE key = '2'")
+        left = 'SELECT key FROM wa."Keys of ours" WHERE tenant = $1 AND until IS NOT NULL ORDER BY key'
+        async with rig.source() as source:
+            await source.keep("one", expired=False)
+            assert [row["key"] for row in await rig.connection.fetch(left, "one")] == ["1"]
+            await source.keep("one")
+        assert await rig.connection.fetch(left, "one") == []
+        assert [row["key"] for row in await rig.connection.fetch(left, "two")] == ["1", "2"]
+
     async def test_a_session_column_of_numbers_is_compared_as_text(self, database_url: str) -> None:
         connection = await asyncpg.connect(database_url)
         await connection.execute("CREATE TABLE k (tenant int, n text, v json, PRIMARY KEY (tenant, n))")

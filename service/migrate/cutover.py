@@ -101,6 +101,7 @@ async def _move(
     await run.store.mirrors.keep_origin(run.caller, plan.name, origin.encode())
     version = target.version
     if chosen.mirror:
+        await source.keep(origin.session, expired=not origin.options.skip_expired)
         version = await run.store.mirrors.switch(run.caller, plan.name, on=True, epoch=hold.epoch)
     each.settle("cut-over", each.verdict, each.says)
     each.facts["mirror"] = "on" if chosen.mirror else "off"

@@ -77,7 +77,8 @@ async def _give_back(
         await run.intend(each, target.version, target.digest)
         await _write_back(source, origin, plan, target)
         each.facts["written_back"] = len(found)
-        plan = await _plan(source, origin)
+    await source.keep(origin.session, expired=not origin.options.skip_expired)
+    plan = await _plan(source, origin)
     each.differences = differences(plan.digests, target.digests)
     if each.differences:
         each.settle("different", Verdict.failed, f"{len(each.differences)} values differ; the session stays here")

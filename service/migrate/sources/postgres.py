@@ -64,6 +64,9 @@ _AWAY: Final = (
 class PostgresSource(Source):
     """What every layout shares. Subclasses: ``kind``, ``matches``, ``list_sessions``, ``read``, ``mark``, ``apply``."""
 
+    keep_sql: str | None = None
+    """Clears expiries: of the session $1; those in the past only when $2. None: there are none."""
+
     def __init__(self, url: str, layout: Layout | None) -> None:
         self._url = url
         self.layout = layout
@@ -119,6 +122,11 @@ class PostgresSource(Source):
             connection = await self._connection()
             async with connection.transaction():
                 await self.apply(connection, session, creds, rows, whole=whole)
+
+    async def keep(self, session: str, *, expired: bool = True) -> None:
+        if self.keep_sql is not None:
+            with understood():
+                await (await self._connection()).execute(self.keep_sql, session, expired)
 
     async def close(self) -> None:
         if self._own is not None:

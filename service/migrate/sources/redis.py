@@ -165,6 +165,15 @@ class RedisSource(Source):
                     commit.persist(self.layout.key(session))
                 await commit.execute()
 
+    async def keep(self, session: str, *, expired: bool = True) -> None:
+        del expired  # what is past its time is gone here
+        with understood():
+            names = [""] if self.layout.is_hash else await self.names(session)
+            async with self.client.pipeline(transaction=False) as commands:
+                for name in names:
+                    commands.persist(self.layout.key(session, name))
+                await commands.execute()
+
     async def close(self) -> None:
         await self.client.aclose()
 

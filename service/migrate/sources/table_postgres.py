@@ -61,6 +61,7 @@ class TablePostgres(PostgresSource):
         table, own = self.table, self.table.creds_table
         types = await _columns(connection, table.table, table.columns)
         self._keys = _statements(table.table, table.session, table.named, table.value, table.expires, types)
+        self.keep_sql = None if table.expires is None else _keep(table.table, table.session, table.expires, types)
         if own is not None:
             types = await _columns(connection, own.table, {own.session, own.value})
             self._creds = _statements(own.table, own.session, (), own.value, None, types)
@@ -210,6 +211,14 @@ def _statements(
         update=f"UPDATE {name} t SET {_quoted(value)} = {given}{forget} FROM {put} WHERE t.{mine}{same}",
         insert=f"INSERT INTO {name} ({lists}) SELECT {casts}, {given} FROM {put} "
         f"WHERE NOT EXISTS (SELECT FROM {name} t WHERE t.{mine}{same})",
+    )
+
+
+def _keep(table: str, session: str, expires: str, types: dict[str, str]) -> str:
+    until = _quoted(expires)
+    return (
+        f"UPDATE {_table(table)} SET {until} = NULL WHERE {_text(session, types)} = $1 AND {until} IS NOT NULL "
+        f"AND ($2::boolean OR {until}::timestamptz >= now())"
     )
 
 
