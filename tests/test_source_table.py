@@ -12,7 +12,7 @@ from source_contract import CREDS, KEYS, PAIR, Rig, SourceContract, same, text
 from protocol.file_names import mangle
 from protocol.spelling import Spelling, respell
 from service.errors import BadInput
-from service.migrate.source import FaultKind, Source, Write, WrongSource
+from service.migrate.source import FaultKind, Source, SourceError, Write, WrongSource
 from service.migrate.sources import Layout, open_source
 
 PRISMA = """
@@ -162,6 +162,23 @@ class TestOwnTable(SourceContract):
             await source.keep("one")
         assert await rig.connection.fetch(left, "one") == []
         assert [row["key"] for row in await rig.connection.fetch(left, "two")] == ["1", "2"]
+
+    async def test_creds_go_where_they_were_found_whatever_their_id(self, database_url: str) -> None:
+        connection = await asyncpg.connect(database_url)
+        await connection.execute("CREATE TABLE wa (s text, t text, i text, v jsonb, PRIMARY KEY (s, t, i))")
+        await connection.execute("INSERT INTO wa VALUES ('one', 'creds', 'main', $1)", json.dumps(CREDS))
+        layout = {"table": "wa", "session": "s", "type": "t", "id": "i", "value": "v"}
+        changed = {**CREDS, "nextPreKeyId": 9}
+        async with await open_source(database_url, layout) as source:
+            for whole in (False, True):
+                await source.write("one", text(changed), [Write("pre-key", "1", text(PAIR))], whole=whole)
+                assert await connection.fetch("SELECT i FROM wa WHERE t = 'creds'") == [("main",)]
+                async with source.snapshot() as snapshot:
+                    same(await snapshot.read("one"), changed, {("pre-key", "1"): PAIR})
+            await connection.execute("INSERT INTO wa VALUES ('one', 'creds', 'other', $1)", json.dumps(CREDS))
+            with pytest.raises(SourceError, match="several rows of creds"):
+                await source.write("one", text(CREDS), [])
+        await connection.close()
 
     async def test_a_session_column_of_numbers_is_compared_as_text(self, database_url: str) -> None:
         connection = await asyncpg.connect(database_url)
