@@ -53,6 +53,8 @@ class Cutover:
 async def cutover(run: Run, source: Source, origin: Origin, chosen: Cutover, folder: Folder, say: Say) -> Report:
     """Cuts one session over. The report's verdict says whether it is open here."""
     began = time.monotonic()
+    if await source.standby():
+        raise SourceError("the source is a standby and may lag behind its writers: cut over from its primary")
     plan = await _plan(source, origin)
     folder.quarantine(plan.source_name, plan.quarantine)
     each = begin_session(plan)

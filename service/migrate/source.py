@@ -136,6 +136,10 @@ class Source(ABC):
     async def fingerprint(self, session: str) -> str:
         """A few characters that change with any write to the session. Of an unknown session too."""
 
+    async def standby(self) -> bool:
+        """Whether it is known to follow another server, and so may lag behind what its writers were told is stored."""
+        return False
+
     @abstractmethod
     async def write(self, session: str, creds: bytes | None, rows: Sequence[Write], *, whole: bool = False) -> None:
         """Applies a commit. ``creds`` None leaves them; ``whole`` first removes every row (and creds) of the session."""

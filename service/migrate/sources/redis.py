@@ -17,7 +17,7 @@ same before and after. The way back is one ``MULTI``, and as durable as that Red
 
 import hashlib
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import urlsplit
@@ -135,6 +135,12 @@ class RedisSource(Source):
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator["RedisSnapshot"]:
         yield RedisSnapshot(self)
+
+    async def standby(self) -> bool:
+        with understood(), suppress(exceptions.NoPermissionError):
+            about: dict[str, Any] = await _answer(self.client.info("replication"))
+            return about.get("role") == "slave"
+        return False
 
     async def fingerprint(self, session: str) -> str:
         with understood():
