@@ -58,6 +58,17 @@ class ExternalPostgres:
         self._wait_listening()
         return self
 
+    def become_standby(self) -> None:
+        """Starts it anew as one that waits for another server's log and answers readers meanwhile."""
+        self.__exit__(None, None, None)
+        (self._data / "standby.signal").touch()
+        keep = os.open(self._data, os.O_RDONLY)
+        try:
+            self._start(keep)
+        finally:
+            os.close(keep)
+        self._wait_listening()
+
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         assert self._process is not None
         self._process.send_signal(signal.SIGINT)
@@ -82,7 +93,7 @@ class ExternalPostgres:
         pid_file = self._data / "postmaster.pid"
         deadline = time.monotonic() + _START_S
         while time.monotonic() < deadline and self._process.poll() is None:
-            if pid_file.exists() and pid_file.read_text().rstrip().endswith("ready"):
+            if pid_file.exists() and pid_file.read_text().rstrip().endswith(("ready", "standby")):
                 return
             time.sleep(0.05)
         raise AssertionError(self._log.read_text())

@@ -350,6 +350,20 @@ async def test_a_rollback_over_a_source_that_others_wrote_is_refused_until_told(
     assert (await at_source(scene))["lid-mapping", "15550200100"] == shop.state()["keys"]["lid-mapping"]["15550200100"]
 
 
+@pytest.mark.parametrize("mirror", [True, False])
+async def test_the_old_clean_up_job_takes_nothing_of_what_was_given_back(scene: Scene, mirror: bool) -> None:
+    rows = "SELECT count(*) FROM whatsapp_keys"
+    expired = f"{rows} WHERE expires_at < now()"
+    await scene.source.execute("UPDATE whatsapp_keys SET expires_at = now() - interval '1 day'")
+    every = await scene.source.fetchval(rows)
+    await cut_over(scene, Cutover(stopped=True, watch_s=0, mirror=mirror))
+    assert await scene.source.fetchval(expired) == (0 if mirror else every)
+    await write_here(scene, 1)
+    report = await roll_back(scene)
+    assert report.sessions[0].outcome == "rolled-back", report.sessions[0].says
+    assert await scene.source.fetchval(expired) == 0
+
+
 async def test_there_and_back_and_there_again(scene: Scene) -> None:
     await cut_over(scene, Cutover(stopped=True, watch_s=0, mirror=True))
     await write_here(scene, 1)

@@ -1,11 +1,14 @@
 """Multi-file folders as a source: written by real Baileys, broken in every way a disk knows."""
 
+import asyncio
 import json
 import os
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -18,6 +21,21 @@ from protocol.file_names import file_name
 from service.errors import BadInput
 from service.migrate.source import FaultKind, Source, SourceAway, SourceError, Write, WrongSource
 from service.migrate.sources import files, open_source
+
+TWO_KEYS = (("pre-key", "1"), ("pre-key", "2"))
+WRITE_AS_ANOTHER = """
+import os, sys
+from service.migrate.source import SourceRefused, Write
+from service.migrate.sources import files
+source = files.FilesSource(files.Path(sys.argv[1]), alone=False)
+os.setgroups([])
+os.setgid(12345)
+os.setuid(12345)  # from here on no more of Python may be within reach
+try:
+    source._write("one", b"{}", [Write("pre-key", "1", None)], True)
+except SourceRefused:
+    os._exit(42)
+"""
 
 
 class FilesRig(Rig):
@@ -173,6 +191,54 @@ class TestFiles(SourceContract):
         (rig.root / "one" / ".authstore-x").write_text("{")
         async with rig.source() as source, source.snapshot() as snapshot:
             same(await snapshot.read("one"), CREDS, KEYS)
+
+    async def test_what_is_replaced_or_new_stays_its_readers(self, rig: FilesRig) -> None:
+        """Baileys takes a file that it may not read for none, and begins a new identity."""
+        if os.geteuid() != 0:
+            pytest.skip("only root gives files away")
+        await rig.fill("one", CREDS, {("pre-key", "1"): PAIR})
+        one = rig.root / "one"
+        for path in (one, *one.iterdir()):
+            os.chown(path, 12345, 23456)
+        (one / "creds.json").chmod(0o640)
+        async with rig.source() as source:
+            for whole in (False, True):
+                await source.write("one", text(CREDS), [Write(*key, text(PAIR)) for key in TWO_KEYS], whole=whole)
+                about = {path.name: path.stat() for path in one.iterdir()}
+                assert len(about) == 3
+                assert {(each.st_uid, each.st_gid) for each in about.values()} == {(12345, 23456)}
+                assert about["creds.json"].st_mode & 0o777 == about["pre-key-2.json"].st_mode & 0o777 == 0o640
+
+    async def test_a_file_of_another_user_is_not_replaced_by_one_that_it_cannot_read(self) -> None:
+        if os.geteuid() != 0:
+            pytest.skip("only root makes files of two users")
+        with TemporaryDirectory() as free:  # unlike a test's own folder, others can get there
+            os.chmod(free, 0o755)
+            rig = FilesRig(Path(free))
+            await rig.fill("one", CREDS, {("pre-key", "1"): PAIR})
+            one = rig.root / "one"
+            os.chown(one, 12345, 12345)
+            before = {path.name: path.read_bytes() for path in one.iterdir()}
+            program = [sys.executable, "-c", WRITE_AS_ANOTHER, str(rig.root)]
+            process = await asyncio.create_subprocess_exec(*program, cwd=FIXTURES.parent)
+            assert await process.wait() == 42
+            assert {path.name: path.read_bytes() for path in one.iterdir()} == before
+
+    async def test_a_folder_that_vanished_is_away_and_not_begun_anew(self, rig: FilesRig) -> None:
+        await rig.fill("one", CREDS, KEYS)
+        async with rig.source() as source:
+            (rig.root / "one").rename(rig.root.parent / "elsewhere")
+            with pytest.raises(SourceAway):
+                await source.write("one", None, [Write("pre-key", "9", text(PAIR))])
+            assert list(rig.root.iterdir()) == []
+
+    async def test_two_keys_of_one_file_are_not_merged(self, rig: FilesRig) -> None:
+        await rig.fill("one", CREDS, KEYS)
+        before = await rig.contents()
+        async with rig.source() as source:
+            with pytest.raises(SourceError, match="one file"):
+                await source.write("one", None, [Write("session", name, text(PAIR)) for name in ("a:1", "a-1")])
+        assert [entry[3] for entry in await rig.contents()] == [entry[3] for entry in before]
 
     async def test_a_file_and_a_map_are_refused(self, rig: FilesRig) -> None:
         await rig.fill("one", CREDS, {})

@@ -9,10 +9,17 @@ from typing import Any
 
 import asyncpg
 import pytest
-from source_contract import CREDS, KEYS, PAIR, Rig, SourceContract, text
+from external_postgres import ExternalPostgres
+from migrating import CALLER, open_store, run_copy, run_verify
+from source_contract import CREDS, KEYS, PAIR, Rig, SourceContract, same, text
 
 from protocol.spelling import Spelling, respell
-from service.migrate.source import Source, SourceRefused, Write, WrongSource
+from service.migrate.cutover import Cutover, cutover
+from service.migrate.origin import Origin
+from service.migrate.plan import Options
+from service.migrate.report import Folder
+from service.migrate.runs import Run
+from service.migrate.source import Source, SourceError, SourceRefused, Write, WrongSource
 from service.migrate.sources import open_source
 
 SCHEMA = (Path(__file__).parent.parent / "fixtures" / "legacy" / "schema.sql").read_text()
@@ -86,6 +93,52 @@ class TestLegacyPostgres(SourceContract):
         creds = json.loads(await legacy.connection.fetchval("SELECT creds FROM whatsapp_auth"))
         assert creds["signedIdentityKey"]["public"]["data"] == list(range(2, 34))
 
+    async def test_what_is_kept_no_clean_up_takes(self, legacy: LegacyRig) -> None:
+        await legacy.fill("one", CREDS, KEYS)
+        await legacy.fill("two", CREDS, KEYS)
+        await legacy.connection.execute("UPDATE whatsapp_keys SET expires_at = now() + interval '1 day'")
+        past = "UPDATE whatsapp_keys SET expires_at = now() - interval '1 day' WHERE key_type = 'pre-key'"
+        await legacy.connection.execute(past)
+        left = "SELECT count(*) FROM whatsapp_keys WHERE company_id = $1 AND expires_at IS NOT NULL"
+        async with legacy.source() as source:
+            await source.keep("one", expired=False)
+            assert await legacy.connection.fetchval(left, "one") == 2
+            await source.keep("one")
+            async with source.snapshot() as snapshot:
+                same(await snapshot.read("one"), CREDS, KEYS)
+        assert await legacy.connection.fetchval(left, "one") == 0
+        assert await legacy.connection.fetchval(left, "two") == len(KEYS)
+
+    @pytest.mark.parametrize("policy", ["key_type <> 'session'", "company_id = 'x'", None])
+    async def test_rows_that_a_policy_hides_are_an_error_and_not_absent(
+        self, legacy: LegacyRig, policy: str | None
+    ) -> None:
+        await legacy.fill("one", CREDS, KEYS)
+        await legacy.connection.execute(
+            "CREATE ROLE reader LOGIN; GRANT USAGE ON SCHEMA public TO reader;"
+            "GRANT SELECT ON whatsapp_auth, whatsapp_keys TO reader; DROP POLICY whatsapp_keys_all ON whatsapp_keys"
+        )
+        if policy is not None:
+            await legacy.connection.execute(f"CREATE POLICY hiding ON whatsapp_keys FOR SELECT USING ({policy})")
+        try:
+            async with await open_source(f"{legacy.url}&role=reader") as source, source.snapshot() as snapshot:
+                with pytest.raises(SourceRefused, match="row-level security"):
+                    await snapshot.read("one")
+        finally:
+            await legacy.connection.execute("DROP OWNED BY reader; DROP ROLE reader")
+
+    async def test_a_policy_that_lets_everybody_see_everything_hides_nothing(self, legacy: LegacyRig) -> None:
+        await legacy.fill("one", CREDS, KEYS)
+        await legacy.connection.execute(
+            "CREATE ROLE reader LOGIN; GRANT USAGE ON SCHEMA public TO reader;"
+            "GRANT SELECT ON whatsapp_auth, whatsapp_keys TO reader"
+        )
+        try:
+            async with await open_source(f"{legacy.url}&role=reader") as source, source.snapshot() as snapshot:
+                same(await snapshot.read("one"), CREDS, KEYS)
+        finally:
+            await legacy.connection.execute("DROP OWNED BY reader; DROP ROLE reader")
+
     async def test_a_deleted_key_takes_its_mistyped_twin_along(self, legacy: LegacyRig) -> None:
         group = "120363000000000001@g.us"
         twins = {
@@ -132,3 +185,23 @@ class TestLegacyPostgres(SourceContract):
                     await snapshot.read("one")
         finally:
             await legacy.connection.execute("DROP OWNED BY stranger; DROP ROLE stranger")
+
+
+async def test_a_standby_is_copied_with_a_note_and_never_cut_over(database_url: str, tmp_path: Path) -> None:
+    with ExternalPostgres(tmp_path / "server", {"fsync": "off"}) as server:
+        connection = await asyncpg.connect(server.url)
+        await connection.execute(SCHEMA)
+        await LegacyRig(server.url, connection).fill("one", CREDS, KEYS)
+        await connection.close()
+        async with await open_source(server.url) as source:
+            assert not await source.standby()
+        server.become_standby()
+        async with open_store(database_url) as store:
+            report = await run_copy(store, server.url)
+            assert ["standby" in note for note in report.notes] == [True]
+            assert ["standby" in note for note in (await run_verify(store, server.url)).notes] == [True]
+            async with await open_source(server.url) as source:
+                run = await Run.begin(store, CALLER, "cutover", source.kind, {})
+                origin = Origin(server.url, "one", Options())
+                with pytest.raises(SourceError, match="standby"):
+                    await cutover(run, source, origin, Cutover(stopped=True, watch_s=0), Folder(None), lambda _: None)

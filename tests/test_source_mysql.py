@@ -188,6 +188,35 @@ async def test_a_table_of_ones_own(maria: MysqlRig) -> None:
         await open_source(maria.url, {**layout, "expires": "v"})
 
 
+async def test_creds_go_where_they_were_found_whatever_their_id(maria: MysqlRig) -> None:
+    await maria.execute("CREATE TABLE wa (s varchar(40), t varchar(40), i varchar(80), v longtext, UNIQUE (s, t, i))")
+    await maria.execute("INSERT INTO wa VALUES ('one', 'creds', 'main', %s)", json.dumps(CREDS))
+    changed = {**CREDS, "nextPreKeyId": 9}
+    async with maria.source({"table": "wa", "session": "s", "type": "t", "id": "i", "value": "v"}) as source:
+        for whole in (False, True):
+            await source.write("one", text(changed), [Write("pre-key", "1", text(PAIR))], whole=whole)
+            assert await maria.execute("SELECT i FROM wa WHERE t = 'creds'") == (("main",),)
+            async with source.snapshot() as snapshot:
+                same(await snapshot.read("one"), changed, {("pre-key", "1"): PAIR})
+
+
+@pytest.mark.parametrize("engine", ["MyISAM", "InnoDB"])
+async def test_two_keys_that_the_collation_takes_for_one_are_not_merged(maria: MysqlRig, engine: str) -> None:
+    await maria.execute(AUTH.format(engine=engine))
+    small, large = ("app-state-sync-key", "AAAAAExm"), ("app-state-sync-key", "AAAAAEXM")
+    value, other = ({"keyData": {"type": "Buffer", "data": data}} for data in ("AQID", "BAUG"))
+    await maria.fill("one", CREDS, {small: value})
+    async with maria.source() as source:
+        with pytest.raises(SourceError, match="two keys would be one row"):
+            await source.write("one", None, [Write(*large, text(other))])
+        await source.write("one", None, [Write(*large, None)])
+        async with source.snapshot() as snapshot:
+            same(await snapshot.read("one"), CREDS, {small: value})
+        await source.write("one", None, [Write(*large, text(other)), Write(*small, None)])
+        async with source.snapshot() as snapshot:
+            same(await snapshot.read("one"), CREDS, {large: other})
+
+
 async def test_stores_are_not_guessed(maria: MysqlRig) -> None:
     with pytest.raises(WrongSource):
         await open_source(maria.url)

@@ -131,6 +131,20 @@ class TestRedis(SourceContract):
             await source.write("one", None, [Write("pre-key", "1", text(PAIR))])
         assert await keyspace.client.ttl(key) == -1
 
+    async def test_what_is_kept_has_no_end(self, keyspace: RedisRig) -> None:
+        for name in ("one", "two"):
+            await keyspace.fill(name, CREDS, {("pre-key", "1"): PAIR})
+        keys = [key async for key in keyspace.client.scan_iter(match=f"{keyspace.prefix}*", count=1000)]
+        for key in keys:
+            await keyspace.client.expire(key, 1000)
+        async with keyspace.source() as source:
+            await source.keep("one")
+            await source.keep("nobody")
+            async with source.snapshot() as snapshot:
+                same(await snapshot.read("one"), CREDS, {("pre-key", "1"): PAIR})
+        ends = {key: await keyspace.client.ttl(key) for key in keys}
+        assert all((ttl == -1) == (b"one" in key) for key, ttl in ends.items())
+
 
 async def test_each_layout_is_found_and_two_are_not_guessed_between() -> None:
     async with server() as client:

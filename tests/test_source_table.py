@@ -12,7 +12,7 @@ from source_contract import CREDS, KEYS, PAIR, Rig, SourceContract, same, text
 from protocol.file_names import mangle
 from protocol.spelling import Spelling, respell
 from service.errors import BadInput
-from service.migrate.source import FaultKind, Source, Write, WrongSource
+from service.migrate.source import FaultKind, Source, SourceError, Write, WrongSource
 from service.migrate.sources import Layout, open_source
 
 PRISMA = """
@@ -149,6 +149,36 @@ class TestOwnTable(SourceContract):
         (row,) = await rig.connection.fetch('SELECT * FROM wa."Keys of ours"')
         assert json.loads(row["body"])["public"]["0"] == 2
         assert row["until"] is None
+
+    async def test_what_is_kept_no_clean_up_takes(self, rig: TableRig) -> None:
+        for name in ("one", "two"):
+            await rig.fill(name, CREDS, {("pre-key", "1"): PAIR, ("pre-key", "2"): PAIR})
+        await rig.connection.execute("UPDATE wa.\"Keys of ours\" SET until = '2020-01-01'")
+        await rig.connection.execute("UPDATE wa.\"Keys of ours\" SET until = '2999-01-01' WHERE key = '2'")
+        left = 'SELECT key FROM wa."Keys of ours" WHERE tenant = $1 AND until IS NOT NULL ORDER BY key'
+        async with rig.source() as source:
+            await source.keep("one", expired=False)
+            assert [row["key"] for row in await rig.connection.fetch(left, "one")] == ["1"]
+            await source.keep("one")
+        assert await rig.connection.fetch(left, "one") == []
+        assert [row["key"] for row in await rig.connection.fetch(left, "two")] == ["1", "2"]
+
+    async def test_creds_go_where_they_were_found_whatever_their_id(self, database_url: str) -> None:
+        connection = await asyncpg.connect(database_url)
+        await connection.execute("CREATE TABLE wa (s text, t text, i text, v jsonb, PRIMARY KEY (s, t, i))")
+        await connection.execute("INSERT INTO wa VALUES ('one', 'creds', 'main', $1)", json.dumps(CREDS))
+        layout = {"table": "wa", "session": "s", "type": "t", "id": "i", "value": "v"}
+        changed = {**CREDS, "nextPreKeyId": 9}
+        async with await open_source(database_url, layout) as source:
+            for whole in (False, True):
+                await source.write("one", text(changed), [Write("pre-key", "1", text(PAIR))], whole=whole)
+                assert await connection.fetch("SELECT i FROM wa WHERE t = 'creds'") == [("main",)]
+                async with source.snapshot() as snapshot:
+                    same(await snapshot.read("one"), changed, {("pre-key", "1"): PAIR})
+            await connection.execute("INSERT INTO wa VALUES ('one', 'creds', 'other', $1)", json.dumps(CREDS))
+            with pytest.raises(SourceError, match="several rows of creds"):
+                await source.write("one", text(CREDS), [])
+        await connection.close()
 
     async def test_a_session_column_of_numbers_is_compared_as_text(self, database_url: str) -> None:
         connection = await asyncpg.connect(database_url)

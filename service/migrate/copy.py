@@ -102,6 +102,7 @@ async def preview(store: AuthStore | None, caller: Caller, read: Reading, folder
     """What a copy would do; nothing is written but the quarantine file. ``store`` None: the target is yet to be made."""
     report = Report("plan", called(read.source), caller.need("admin"), by=operator())
     began = time.monotonic()
+    report.notes += read.notes
     for one, other in read.alike:
         report.notes.append(f"sessions {one} and {other} may be one tenant under two names: give names with --map")
     done = 0
@@ -123,6 +124,7 @@ async def preview(store: AuthStore | None, caller: Caller, read: Reading, folder
 async def copy(run: Run, read: Reading, told: Told, folder: Folder, progress: Progress) -> Report:
     """Copies every session of the reading. Raises what keeps all of them from being copied."""
     began = time.monotonic()
+    run.report.notes += read.notes
     done = 0
     async for plan in read.plans():
         start = time.monotonic()

@@ -57,6 +57,8 @@ class Cutover:
 async def cutover(run: Run, source: Source, origin: Origin, chosen: Cutover, folder: Folder, say: Say) -> Report:
     """Cuts one session over. The report's verdict says whether it is open here."""
     began = time.monotonic()
+    if await source.standby():
+        raise SourceError("the source is a standby and may lag behind its writers: cut over from its primary")
     plan = await _plan(source, origin)
     folder.quarantine(plan.source_name, plan.quarantine)
     each = begin_session(plan)
@@ -106,6 +108,7 @@ async def _move(
     await run.store.mirrors.keep_origin(run.caller, plan.name, origin.encode())
     version = target.version
     if chosen.mirror:
+        await source.keep(origin.session, expired=not origin.options.skip_expired)
         version = await run.store.mirrors.switch(run.caller, plan.name, on=True, epoch=hold.epoch)
     each.settle("cut-over", each.verdict, each.says)
     each.facts["mirror"] = "on" if chosen.mirror else "off"

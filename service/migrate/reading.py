@@ -12,6 +12,7 @@ from service.migrate.plan import Blocked, Name, Options, SessionPlan, alike, pla
 from service.migrate.source import Found, Snapshot, Source, SourceError
 
 _READS: Final = 3
+_STANDBY: Final = "the source is a standby: what its primary stored last may be missing; a cutover needs the primary"
 
 Progress = Callable[[int, int], None]
 """``progress(sessions done, sessions in all)``."""
@@ -27,6 +28,8 @@ class Reading:
     names: list[str]
     alike: list[tuple[str, str]]
     taken: frozenset[str] = field(default_factory=frozenset)
+    notes: list[str] = field(default_factory=list)
+    """What a report must say of the source."""
 
     async def plan(self, session: str, ours: Collection[Name] = ()) -> SessionPlan:
         """One session's plan; ``ours`` as in `plan_session`."""
@@ -72,4 +75,5 @@ async def reading(source: Source, options: Options, only: Sequence[str] = ()) ->
         if any(name not in named for name in only):
             raise BadInput("the source has no session of a name given with --session", pointer="--session")
         taken = taken_names([(name, options.names.get(name, name)) for name in every])
-        yield Reading(source, snapshot, options, chosen, alike(every), frozenset(taken))
+        notes = [_STANDBY] if await source.standby() else []
+        yield Reading(source, snapshot, options, chosen, alike(every), frozenset(taken), notes)

@@ -81,7 +81,8 @@ async def _give_back(
         await run.intend_back(each, target.version, target.digest)
         await _write_back(source, origin, plan, target)
         each.facts["written_back"] = len(found)
-        plan = await _plan(source, origin, target)
+    await source.keep(origin.session, expired=not origin.options.skip_expired)
+    plan = await _plan(source, origin, target)
     each.differences = differences(plan.digests, target.digests)
     if plan.blocked in _UNREADABLE:
         each.settle(

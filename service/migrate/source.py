@@ -136,9 +136,20 @@ class Source(ABC):
     async def fingerprint(self, session: str) -> str:
         """A few characters that change with any write to the session. Of an unknown session too."""
 
+    async def standby(self) -> bool:
+        """Whether it is known to follow another server, and so may lag behind what its writers were told is stored."""
+        return False
+
     @abstractmethod
     async def write(self, session: str, creds: bytes | None, rows: Sequence[Write], *, whole: bool = False) -> None:
         """Applies a commit. ``creds`` None leaves them; ``whole`` first removes every row (and creds) of the session."""
+
+    async def keep(self, session: str, *, expired: bool = True) -> None:
+        """Clears whatever would make the store forget a row of the session later; of rows past it already if ``expired``.
+
+        For a session that others keep now, dates set by its old writer mean nothing, and a clean-up job goes by them.
+        """
+        del session, expired  # most stores forget nothing
 
     @abstractmethod
     async def close(self) -> None:

@@ -19,6 +19,7 @@ from service.store import AuthStore, Caller
 async def verify(run: Run, read: Reading, progress: Progress) -> Report:
     """Verifies every session of the reading."""
     began = time.monotonic()
+    run.report.notes += read.notes
     done = 0
     async for plan in read.plans():
         start = time.monotonic()

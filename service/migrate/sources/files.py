@@ -5,7 +5,8 @@ no other; torn creds keep their session where it is, where Baileys would silentl
 file (``.bak``, ``.tmp``) are listed, not used.
 
 There is no moment at which a folder holds what one commit left: a snapshot is not consistent, a session is read until its
-fingerprint stands still around the reading. Files are replaced one by one on the way back, each whole and on disk.
+fingerprint stands still around the reading. On the way back every file is on disk under another name before the first is
+replaced; each keeps the owner and the mode of the one it replaces, or nothing is written.
 
 Links that lead out of the place, and what is no plain file, are listed and not opened.
 """
@@ -15,10 +16,11 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Self
 
 from protocol.file_names import Ambiguous, Exact, file_name, parse
 from service.errors import BadInput
@@ -134,24 +136,30 @@ class FilesSource(Source):
             found.faults.append(Fault(FaultKind.foreign, name, "not the file of a key"))
 
     def _write(self, session: str, creds: bytes | None, rows: Sequence[Write], whole: bool) -> None:
+        folder = self._folder_to_write(session, whole=whole)
+        texts = {file_name(row.ktype, row.key_id): row.text for row in rows if row.text is not None}
+        if len(texts) != sum(row.text is not None for row in rows):
+            raise SourceError("two keys would be one file there: nothing was written")
+        if creds is not None:
+            texts[CREDS_FILE] = creds
+        with _staged(folder, texts) as staged:
+            gone = [file_name(row.ktype, row.key_id) for row in rows if row.text is None]
+            for name in gone + (list(filter(_is_ours, os.listdir(folder))) if whole else []):
+                (folder / name).unlink(missing_ok=True)
+            for name, temporary in staged.items():
+                temporary.replace(folder / name)
+        sync(folder)
+        sync(folder.parent)
+
+    def _folder_to_write(self, session: str, *, whole: bool) -> Path:
         folder = self.folder(session)
         if folder is None:
             raise SourceError("this place can have no session of that name")
-        folder.mkdir(mode=0o700, exist_ok=True)
-        if whole:
-            for name in os.listdir(folder):
-                if _is_ours(name):
-                    (folder / name).unlink()
-        for row in rows:
-            path = folder / file_name(row.ktype, row.key_id)
-            if row.text is None:
-                path.unlink(missing_ok=True)
-            else:
-                put_file(path, row.text)
-        if creds is not None:
-            put_file(folder / CREDS_FILE, creds)
-        sync(folder)
-        sync(folder.parent)
+        if not folder.is_dir():
+            if not whole:  # what changed is no session: beside no creds a client begins a new identity
+                raise SourceAway("the session's folder is gone")
+            _make(folder)
+        return folder
 
 
 class FilesSnapshot(Snapshot):
@@ -181,17 +189,79 @@ async def open_it(path: str, layout: Layout | None) -> Source:
         return await asyncio.to_thread(_open, Path(path))
 
 
-def put_file(path: Path, text: bytes) -> None:
-    """The file with this text, on disk, never seen half."""
-    temporary = path.with_name(f"{_OURS}{hashlib.blake2b(path.name.encode(), digest_size=12).hexdigest()}")
-    with suppress(FileNotFoundError):
-        temporary.unlink()
+@dataclass(frozen=True, slots=True)
+class _Like:
+    """Whose a file is and who may read it. Baileys takes one that it may not read for one that is not there."""
+
+    owner: int
+    group: int
+    mode: int
+
+    @classmethod
+    def of(cls, path: Path) -> Self | None:
+        """As the plain file there; None when there is none."""
+        with suppress(FileNotFoundError):
+            about = path.lstat()
+            if stat.S_ISREG(about.st_mode):
+                return cls(about.st_uid, about.st_gid, stat.S_IMODE(about.st_mode) & 0o777)
+        return None
+
+    @classmethod
+    def new_in(cls, folder: Path) -> Self:
+        """A new file's: as the creds beside it, else the folder's owner's alone."""
+        about = folder.stat()
+        return cls.of(folder / CREDS_FILE) or cls(about.st_uid, about.st_gid, 0o600)
+
+    def give(self, descriptor: int) -> None:
+        """SourceRefused when this process cannot make the file so."""
+        about = os.fstat(descriptor)
+        try:
+            if (about.st_uid, about.st_gid) != (self.owner, self.group):
+                os.fchown(descriptor, self.owner, self.group)
+            os.fchmod(descriptor, self.mode)
+        except PermissionError:
+            raise SourceRefused(
+                "files there belong to another user, who could not read what is written: run this as that user or as root"
+            ) from None
+
+
+@contextmanager
+def _staged(folder: Path, texts: Mapping[str, bytes]) -> Iterator[dict[str, Path]]:
+    """Name -> a file beside it with the text, on disk, and as readable as what it will replace. All or none are made."""
+    staged: dict[str, Path] = {}
+    new = _Like.new_in(folder)
+    try:
+        for name, text in texts.items():
+            staged[name] = folder / f"{_OURS}{hashlib.blake2b(name.encode(), digest_size=12).hexdigest()}"
+            _put(staged[name], text, _Like.of(folder / name) or new)
+        yield staged
+    finally:
+        for temporary in staged.values():
+            temporary.unlink(missing_ok=True)
+
+
+def _put(temporary: Path, text: bytes, like: _Like) -> None:
+    temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(text)
         file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+        like.give(descriptor)
+        os.fsync(descriptor)
+
+
+def _make(folder: Path) -> None:
+    """A session's folder, its parent's owner's alone."""
+    above = folder.parent.stat()
+    folder.mkdir(mode=0o700)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        _Like(above.st_uid, above.st_gid, 0o700).give(descriptor)
+    except BaseException:
+        folder.rmdir()
+        raise
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

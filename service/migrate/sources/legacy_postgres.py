@@ -48,6 +48,10 @@ SELECT $1, put.key_type, put.key_id, put.value::jsonb, now(), NULL
 FROM unnest($2::text[], $3::text[], $4::text[]) AS put(key_type, key_id, value)
 ON CONFLICT (company_id, key_type, key_id) DO UPDATE SET value = excluded.value, updated_at = now(), expires_at = NULL
 """
+KEEP_SQL: Final = """
+UPDATE whatsapp_keys SET expires_at = NULL
+WHERE company_id = $1 AND expires_at IS NOT NULL AND ($2::boolean OR expires_at >= now())
+"""
 CREDS_PUT_SQL: Final = """
 INSERT INTO whatsapp_auth (company_id, creds, updated_at) VALUES ($1, $2::text::jsonb, now())
 ON CONFLICT (company_id) DO UPDATE SET creds = excluded.creds, updated_at = now()
@@ -58,6 +62,7 @@ class LegacyPostgres(PostgresSource):
     """Sessions are named by ``company_id``."""
 
     kind: ClassVar[str] = "legacy-postgres"
+    keep_sql = KEEP_SQL
 
     @classmethod
     def matches(cls, catalog: Catalog) -> bool:

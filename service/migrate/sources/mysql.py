@@ -11,7 +11,8 @@ write back is JSON, which it reads better.
 
 Tables of InnoDB are read in one consistent snapshot. ``mysql-baileys`` makes MyISAM tables: they have no snapshots (a session
 is read by one statement, until its fingerprint stands still) and no transactions (a way back that dies in the middle is
-written again). Names are compared as the table's collation does, because the package finds its rows that way.
+written again). Sessions are found as the table's collation compares; a row is written or deleted under its very name, and
+where the collation takes another key's row for it, the write is refused.
 
 Across a network the link is TLS with a verified server; ``?ssl-mode=disabled`` in the URL turns it off, ``ssl-ca=FILE`` names
 the root.
@@ -130,12 +131,13 @@ class MysqlSource(Source):
             async with AsyncExitStack() as undo:
                 undo.push_async_callback(connection.rollback)
                 await connection.begin()
+                own = await self._creds_name(connection, session)
                 if whole:
                     await run(connection, self.sql.wipe, session)
-                for row in rows:
+                for row in sorted(rows, key=lambda row: row.text is not None):  # what is deleted makes room
                     await self._apply(connection, session, row)
                 if creds is not None:
-                    await self._put(connection, session, (self.table.creds,) * len(self.table.named), CREDS, creds)
+                    await self._put(connection, session, own, CREDS, creds)
                 await connection.commit()
                 undo.pop_all()
 
@@ -149,15 +151,27 @@ class MysqlSource(Source):
         if row.text is not None:
             await self._put(connection, session, name, row.ktype, row.text)
             return
-        await run(connection, self.sql.delete, session, *name)
+        await run(connection, self.sql.delete, session, *name, *name)
         if self.table.name is None:
-            twin = mistyped(row.ktype, row.key_id)
-            await run(connection, self.sql.delete, session, twin.ktype, twin.key_id)
+            named = mistyped(row.ktype, row.key_id)
+            twin = named.ktype, named.key_id
+            await run(connection, self.sql.delete, session, *twin, *twin)
 
     async def _put(
         self, connection: aiomysql.Connection, session: str, name: tuple[str, ...], ktype: str, text: bytes
     ) -> None:
+        if any(tuple(map(_text, there)) != name for there in await run(connection, self.sql.same, session, *name)):
+            raise SourceError("two keys would be one row there: the table's collation takes their names for the same")
         await run(connection, self.sql.put, session, *name, spelled(ktype, text, self.table.spelling).decode())
+
+    async def _creds_name(self, connection: aiomysql.Connection, session: str) -> tuple[str, ...]:
+        """Of the row that was found: with type and id its id may be anything, and its reader looks for that."""
+        found: Sequence[tuple[Any, ...]] = ()
+        if self.table.name is None:
+            found = await run(connection, self.sql.creds, session, self.table.creds)
+        if len(found) > 1:
+            raise SourceError("the session has several rows of creds there, and which is read cannot be told")
+        return tuple(map(_text, found[0])) if found else (self.table.creds,) * len(self.table.named)
 
     def _name(self, ktype: str, key_id: str) -> tuple[str, ...]:
         if self.table.name is None:
@@ -228,7 +242,12 @@ class Statements:
         self.rows = f"SELECT {listed}, {value} FROM {name} WHERE {session} = %s ORDER BY {listed}"
         self.mark = f"SELECT COUNT(*), {halves} FROM {name} WHERE {session} = %s"
         self.wipe = f"DELETE FROM {name} WHERE {session} = %s"
-        self.delete = f"DELETE FROM {name} WHERE {same}"
+        exact = " AND ".join(f"BINARY CONVERT({each} USING utf8mb4) = %s" for each in named)
+        self.same = f"SELECT {listed} FROM {name} WHERE {same}"
+        self.creds = (
+            f"SELECT {listed} FROM {name} WHERE {session} = %s AND BINARY CONVERT({named[0]} USING utf8mb4) = %s"
+        )
+        self.delete = f"DELETE FROM {name} WHERE {same} AND {exact}"
         self.put = (
             f"INSERT INTO {name} ({session}, {listed}, {value}) VALUES ({marks}) "
             f"ON DUPLICATE KEY UPDATE {value} = VALUES({value})"

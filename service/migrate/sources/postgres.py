@@ -39,6 +39,18 @@ WHERE c.relkind IN ('r', 'p', 'v', 'm') AND pg_table_is_visible(c.oid)
 GROUP BY c.relname
 """
 
+# Row-level security of which nothing tells that it lets this role see every row: a policy for all that is plainly true.
+FILTERED_SQL: Final = """
+SELECT EXISTS (
+    SELECT FROM pg_class c WHERE c.relkind IN ('r', 'p') AND pg_table_is_visible(c.oid) AND row_security_active(c.oid)
+    AND (NOT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polpermissive AND p.polcmd IN ('r', '*')
+                     AND p.polroles = '{0}' AND pg_get_expr(p.polqual, p.polrelid) = 'true')
+         OR EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND NOT p.polpermissive))
+)
+"""
+UNFILTERED_SQL: Final = "SET LOCAL row_security = off"
+_FILTERS: Final = "check_enable_rls"  # the server's function that refuses; its words depend on its language
+
 Catalog = Mapping[str, frozenset[str]]
 """Tables of the search path and their columns."""
 
@@ -63,6 +75,9 @@ _AWAY: Final = (
 
 class PostgresSource(Source):
     """What every layout shares. Subclasses: ``kind``, ``matches``, ``list_sessions``, ``read``, ``mark``, ``apply``."""
+
+    keep_sql: str | None = None
+    """Clears expiries: of the session $1; those in the past only when $2. None: there are none."""
 
     def __init__(self, url: str, layout: Layout | None) -> None:
         self._url = url
@@ -105,9 +120,14 @@ class PostgresSource(Source):
             connection = await connect(self._url)
             try:
                 async with connection.transaction(isolation="repeatable_read", readonly=True):
+                    await _unfiltered(connection)
                     yield PostgresSnapshot(self, connection)
             finally:
                 await connection.close(timeout=_TIMEOUT_S)
+
+    async def standby(self) -> bool:
+        with understood():
+            return bool(await (await self._connection()).fetchval("SELECT pg_is_in_recovery()"))
 
     async def fingerprint(self, session: str) -> str:
         with understood():
@@ -118,7 +138,13 @@ class PostgresSource(Source):
         with understood():
             connection = await self._connection()
             async with connection.transaction():
+                await _unfiltered(connection)
                 await self.apply(connection, session, creds, rows, whole=whole)
+
+    async def keep(self, session: str, *, expired: bool = True) -> None:
+        if self.keep_sql is not None:
+            with understood():
+                await (await self._connection()).execute(self.keep_sql, session, expired)
 
     async def close(self) -> None:
         if self._own is not None:
@@ -180,12 +206,22 @@ def understood() -> Iterator[None]:
     """Driver errors as ours. Their texts can hold values, so only their SQLSTATE is told."""
     try:
         yield
-    except _REFUSED:
+    except _REFUSED as error:
+        if getattr(error, "server_source_function", None) == _FILTERS:
+            raise SourceRefused(
+                "row-level security would hide rows from this user: read as the tables' owner or as a role with BYPASSRLS"
+            ) from None
         raise SourceRefused from None
     except _AWAY:
         raise SourceAway from None
     except asyncpg.PostgresError as error:
         raise SourceError(f"the source refused a statement (SQLSTATE {error.sqlstate})") from None
+
+
+async def _unfiltered(connection: Connection) -> None:
+    """From here to the transaction's end rows that a policy may hide are an error instead of not there."""
+    if await connection.fetchval(FILTERED_SQL):
+        await connection.execute(UNFILTERED_SQL)
 
 
 async def _find(connection: Connection, url: str, layout: Layout | None) -> PostgresSource:

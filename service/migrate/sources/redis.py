@@ -17,7 +17,7 @@ same before and after. The way back is one ``MULTI``, and as durable as that Red
 
 import hashlib
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import urlsplit
@@ -136,6 +136,12 @@ class RedisSource(Source):
     async def snapshot(self) -> AsyncIterator["RedisSnapshot"]:
         yield RedisSnapshot(self)
 
+    async def standby(self) -> bool:
+        with understood(), suppress(exceptions.NoPermissionError):
+            about: dict[str, Any] = await _answer(self.client.info("replication"))
+            return about.get("role") == "slave"
+        return False
+
     async def fingerprint(self, session: str) -> str:
         with understood():
             if self.layout.is_hash:
@@ -164,6 +170,15 @@ class RedisSource(Source):
                 if self.layout.is_hash:  # a time to live was set for older values
                     commit.persist(self.layout.key(session))
                 await commit.execute()
+
+    async def keep(self, session: str, *, expired: bool = True) -> None:
+        del expired  # what is past its time is gone here
+        with understood():
+            names = [""] if self.layout.is_hash else await self.names(session)
+            async with self.client.pipeline(transaction=False) as commands:
+                for name in names:
+                    commands.persist(self.layout.key(session, name))
+                await commands.execute()
 
     async def close(self) -> None:
         await self.client.aclose()

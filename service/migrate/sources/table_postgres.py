@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final
 
 from protocol.repairs import mistyped, spelled
 from protocol.spelling import CREDS
-from service.migrate.source import Fault, FaultKind, Found, SourceRow, Write, WrongSource
+from service.migrate.source import Fault, FaultKind, Found, SourceError, SourceRow, Write, WrongSource
 from service.migrate.sources import Layout
 from service.migrate.sources.layout import TableLayout, table_layout
 from service.migrate.sources.names import name_of, put_creds, put_named, put_row
@@ -33,6 +33,8 @@ class _Table:
     sessions: str
     rows: str
     mark: str
+    creds: str | None
+    """Names of the rows of type $2, where a type is a column. None: the row of the creds has one name."""
     wipe: str
     delete: str
     update: str
@@ -61,6 +63,7 @@ class TablePostgres(PostgresSource):
         table, own = self.table, self.table.creds_table
         types = await _columns(connection, table.table, table.columns)
         self._keys = _statements(table.table, table.session, table.named, table.value, table.expires, types)
+        self.keep_sql = None if table.expires is None else _keep(table.table, table.session, table.expires, types)
         if own is not None:
             types = await _columns(connection, own.table, {own.session, own.value})
             self._creds = _statements(own.table, own.session, (), own.value, None, types)
@@ -88,6 +91,7 @@ class TablePostgres(PostgresSource):
     async def apply(
         self, connection: Connection, session: str, creds: bytes | None, rows: Sequence[Write], *, whole: bool
     ) -> None:
+        own = await self._creds_name(connection, session)
         if whole:
             for table in filter(None, (self._keys, self._creds)):
                 await connection.execute(table.wipe, session)
@@ -100,7 +104,7 @@ class TablePostgres(PostgresSource):
             if row.text is not None
         ]
         if creds is not None and self._creds is None:
-            put.append((*self._creds_name(), self._spelled(CREDS, creds)))
+            put.append((*own, self._spelled(CREDS, creds)))
         elif creds is not None and self._creds is not None:
             await _upsert(connection, self._creds, session, [(self._spelled(CREDS, creds),)])
         await _upsert(connection, self._keys, session, put)
@@ -136,8 +140,12 @@ class TablePostgres(PostgresSource):
             twin = mistyped(ktype, key_id)
             yield twin.ktype, twin.key_id
 
-    def _creds_name(self) -> tuple[str, ...]:
-        return (self.table.creds,) * len(self.table.named)
+    async def _creds_name(self, connection: Connection, session: str) -> tuple[str, ...]:
+        """Of the row that was found: with type and id its id may be anything, and its reader looks for that."""
+        found = [] if self._keys.creds is None else await connection.fetch(self._keys.creds, session, self.table.creds)
+        if len(found) > 1:
+            raise SourceError("the session has several rows of creds there, and which is read cannot be told")
+        return tuple(found[0]) if found else (self.table.creds,) * len(self.table.named)
 
     def _spelled(self, ktype: str, text: bytes) -> str:
         return spelled(ktype, text, self.table.spelling).decode()
@@ -204,12 +212,23 @@ def _statements(
         f"FROM {name} WHERE {mine}{ordered}",
         mark="SELECT concat_ws('/', count(*), sum(hashtextextended(concat_ws(chr(1), "
         f"{keyed}), 0)::numeric)) FROM {name} WHERE {mine}",
+        creds=f"SELECT {selected.removesuffix(', ')} FROM {name} WHERE {mine} AND {_text(named[0], types)} = $2"
+        if len(named) > 1
+        else None,
         wipe=f"DELETE FROM {name} WHERE {mine}",
         delete=f"DELETE FROM {name} t USING unnest({gone}) AS put({', '.join(n[4:] for n in names)}) "
         f"WHERE t.{mine}{same}",
         update=f"UPDATE {name} t SET {_quoted(value)} = {given}{forget} FROM {put} WHERE t.{mine}{same}",
         insert=f"INSERT INTO {name} ({lists}) SELECT {casts}, {given} FROM {put} "
         f"WHERE NOT EXISTS (SELECT FROM {name} t WHERE t.{mine}{same})",
+    )
+
+
+def _keep(table: str, session: str, expires: str, types: dict[str, str]) -> str:
+    until = _quoted(expires)
+    return (
+        f"UPDATE {_table(table)} SET {until} = NULL WHERE {_text(session, types)} = $1 AND {until} IS NOT NULL "
+        f"AND ($2::boolean OR {until}::timestamptz >= now())"
     )
 
 
