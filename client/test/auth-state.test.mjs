@@ -251,3 +251,21 @@ test('close writes out what is queued and frees the session at once', async () =
   assert.deepEqual((await next.state.keys.get('session', ['a'])).a, { x: 1 })
   await next.close()
 })
+
+test('creds that have no JSON form end the session, which tells, instead of staying old', async () => {
+  const session = newName()
+  const auth = await open(session)
+  const told = []
+  auth.on('lost', (why) => told.push(why))
+  auth.state.creds.additionalData = { secret: 5n }
+  auth.state.creds.nextPreKeyId = 31
+  // As Baileys calls it: nobody watches.
+  auth.saveCreds()
+  await assert.rejects(auth.saveCreds(), { code: 'lost', reason: 'refused' })
+  await assert.rejects(auth.state.keys.set({ 'pre-key': { 30: preKey() } }), { code: 'lost' })
+  assert.deepEqual(told.map(({ reason }) => reason), ['refused'])
+  assert.match(told[0].message, /422 creds-not-json$/)
+  assert.ok(!/secret|BigInt/.test(told[0].message))
+  assert.equal((await ask('GET', `/v1/sessions/${session}/creds`)).json.nextPreKeyId, 1)
+  await auth.close()
+})
