@@ -73,7 +73,9 @@ test('while requests are out the rest gathers, without waiting for company', asy
 
 test('a failing member fails alone', async () => {
   const auths = await openMany(10)
-  const taker = await useRemoteAuthState({ ...service, session: await nameOf(auths[3]), baileys, takeover: true })
+  const { url, token } = service
+  const session = await nameOf(auths[3])
+  const taker = await useRemoteAuthState({ url, token, session, baileys, takeover: true })
   const told = []
   auths.forEach((auth, n) => auth.on('lost', ({ reason }) => told.push([n, reason])))
   const results = await Promise.allSettled(auths.map(({ state }, n) => state.keys.set({ session: { a: { n } } })))
