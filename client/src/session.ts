@@ -178,8 +178,10 @@ export class Session {
     if (this.#opened) this.#queue.end(why)
   }
 
-  /** @throws SyntaxError, CorruptError */
+  /** @throws SyntaxError */
   #take(body: Buffer): Snapshot {
+    // An attempt before this one may have been broken off.
+    this.#memory.forget()
     const reader = new JsonReader(body)
     const seen: Partial<Snapshot> & { keys?: true } = {}
     reader.object((name) => {
@@ -193,7 +195,7 @@ export class Session {
     reader.end()
     const { version, creds, keys } = seen
     if (version === undefined || !Number.isSafeInteger(version) || creds === undefined || !keys) {
-      throw new CorruptError('the state is not of the expected shape')
+      throw new SyntaxError('not a state')
     }
     return { version, creds }
   }

@@ -127,10 +127,15 @@ test('an answer of another shape counts as none', async () => {
     await Promise.all(auths.map(({ state }) => state.keys.set({ session: { a: 1 } })))
     assert.equal(answers.length, 0)
   }
-  const empty = { status: 200, body: { results: [{}, {}, {}, {}] } }
-  faults.rule = (request) => (isBatch(request) ? empty : undefined)
-  const results = await Promise.allSettled(auths.map(({ state }) => state.keys.set({ session: { a: 2 } })))
-  for (const { reason } of results) assert.equal(reason?.reason, 'corrupt')
+  const versions = [1, 2, 3, 4].map((version) => ({ version, epoch: 1 }))
+  for (const results of [[{}, {}, {}, {}], [null, null, null, null], versions]) {
+    const answers = [{ status: 200, body: { results } }]
+    faults.rule = (request) => (isBatch(request) ? answers.shift() : undefined)
+    await Promise.all(auths.map(({ state }) => state.keys.set({ session: { b: results.length } })))
+    assert.equal(answers.length, 0)
+  }
+  const stored = await Promise.all(auths.map(({ state }) => state.keys.get('session', ['b'])))
+  assert.deepEqual(stored.map(({ b }) => b), [4, 4, 4, 4])
   await closeAll(auths)
 })
 
