@@ -86,7 +86,8 @@ const sessionValue = (n) => ({ _sessions: { [filler(44)]: { registrationId: n, c
 async function tableOfSizes(service) {
   print('\n| Keys | values | open, median of 9 | memory held | with `memoryBytes: 0` |\n|---|---|---|---|---|')
   for (const count of [0, 1127, 11_000]) {
-    const open = (session, more) => useRemoteAuthState({ ...service, session, baileys, ...more })
+    const { url, token } = service
+    const open = (session, more) => useRemoteAuthState({ url, token, session, baileys, ...more })
     const session = `size-${randomUUID()}`
     const first = await open(session)
     const keys = keysOf(count)
@@ -108,11 +109,11 @@ async function tableOfSizes(service) {
 }
 
 /** @returns bytes of heap and buffers that a session holds, of many opened and left alone. */
-async function held(service, keys, options) {
+async function held({ url, token }, keys, options) {
   const many = Object.keys(keys.session).length > 1000 ? 4 : 20
   const names = Array.from({ length: many }, () => `held-${randomUUID()}`)
   const openAll = (more) =>
-    Promise.all(names.map((session) => useRemoteAuthState({ ...service, session, baileys, ...more })))
+    Promise.all(names.map((session) => useRemoteAuthState({ url, token, session, baileys, ...more })))
   const filled = await openAll({})
   await Promise.all(filled.map(({ state }) => state.keys.set(keys)))
   await Promise.all(filled.map((auth) => auth.close()))

@@ -1,9 +1,10 @@
 /** `useRemoteAuthState`: a Baileys auth state that lives in a baileys-auth-store service. */
 import type { BaileysModule } from './codec.js'
 import type { TlsOptions } from './connections.js'
-import { LostError, RefusedError } from './errors.js'
+import { LostError } from './errors.js'
 import type { StoreFailure } from './errors.js'
 import { defaultHolder, Lease } from './lease.js'
+import { checked } from './options.js'
 import { Service } from './service.js'
 import { Session } from './session.js'
 
@@ -61,14 +62,14 @@ export interface RemoteAuthState<B extends BaileysModule = BaileysModule> {
 /**
  * Takes the session's lease, loads it, and makes new creds when there are none yet.
  *
- * @throws HeldError, GoneError, CorruptError, UnavailableError, RefusedError: never new creds instead.
+ * @throws HeldError, GoneError, CorruptError, UnavailableError, RefusedError: never new creds instead. TypeError for an
+ * option that is not one.
  */
 export async function useRemoteAuthState<B extends BaileysModule>(
-  options: RemoteAuthStateOptions<B>,
+  asked: RemoteAuthStateOptions<B>,
 ): Promise<RemoteAuthState<B>> {
-  const { session: name, openDeadlineMs = 10_000, requestTimeoutMs: attemptMs = 15_000 } = options
-  if (!/^[A-Za-z0-9._:@+-]{1,128}$/.test(name)) throw new RefusedError(422, 'session-name')
-  const baileys = whole(options.baileys)
+  const options = checked(asked)
+  const { session: name, baileys, openDeadlineMs = 10_000, requestTimeoutMs: attemptMs = 15_000 } = options
   const service = Service.join(options)
   const { memoryBytes = 64 * 2 ** 20, commitDeadlineMs = 45_000 } = options
   const session = new Session({ service, name, baileys, memoryBytes, commitDeadlineMs, attemptMs })
@@ -118,16 +119,6 @@ function face<B extends BaileysModule>(session: Session, lease: Lease, service: 
     close: () => (closing ??= close()),
     on: (_event, listener) => session.on(listener),
   }
-}
-
-type MaybeWrapped = Partial<BaileysModule> & { default?: Partial<BaileysModule> }
-
-/** Imported into ESM, CommonJS releases show some of their members under `default` only: 6.17.16 its `proto`. */
-function whole(baileys: BaileysModule): BaileysModule {
-  const { proto, initAuthCreds, default: inner } = baileys as MaybeWrapped
-  const found = { proto: proto ?? inner?.proto, initAuthCreds: initAuthCreds ?? inner?.initAuthCreds }
-  if (!found.proto || !found.initAuthCreds) throw new TypeError('baileys is not the imported module')
-  return found as BaileysModule
 }
 
 /** @returns a call's promise, with what it throws before it has one turned into a rejection. */

@@ -7,7 +7,7 @@
  * A request holds at most one commit of a session, so each member stands alone and fails alone. What is repeated is a
  * commit, not a request: it leaves again with its own Idempotency-Key, whoever else is on board then.
  */
-import { AuthStoreError, CorruptError, UnavailableError } from './errors.js'
+import { AuthStoreError, UnavailableError } from './errors.js'
 import { errorOf, parseJson } from './http.js'
 import type { Call, StoreClient } from './http.js'
 
@@ -127,7 +127,7 @@ export class CommitLine {
     const path = `/v1/sessions/${session}/commit`
     const call: Call = { method: 'POST', path, headers, body: `{${members}}` }
     try {
-      return await this.#client.once(call, (body) => versionIn(parseJson(body)), attemptMs)
+      return await this.#client.once(call, (body) => versionIn(parseJson(body), ifMatch), attemptMs)
     } catch (error) {
       return asFailure(error)
     }
@@ -138,7 +138,8 @@ export class CommitLine {
     const body = `{"commits":[${commits.map(textOf).join()}]}`
     const attemptMs = Math.min(...commits.map((commit) => commit.attemptMs))
     try {
-      return await this.#client.once({ method: 'POST', path: '/v1/commits', body }, resultsIn, attemptMs)
+      const call: Call = { method: 'POST', path: '/v1/commits', body }
+      return await this.#client.once(call, (answer) => resultsIn(answer, commits), attemptMs)
     } catch (error) {
       const failure = asFailure(error)
       return failure instanceof UnavailableError ? commits.map(() => failure) : undefined
@@ -156,25 +157,27 @@ function textOf({ session, epoch, ifMatch, key, members }: Commit): string {
   return `{"session":"${session}",${steering},${members}}`
 }
 
-function resultsIn(body: Buffer): Result[] {
-  const { results } = parseJson(body) as { results?: unknown }
-  if (!Array.isArray(results)) throw new SyntaxError('no results')
-  return results.map((result: unknown) => {
-    const { problem } = result as { problem?: { status?: unknown } }
+/** @throws SyntaxError when it answers other commits than these: then no member of it is to be believed. */
+function resultsIn(body: Buffer, commits: readonly Commit[]): Result[] {
+  const results = (parseJson(body) as { results?: unknown } | null)?.results
+  if (!Array.isArray(results) || results.length !== commits.length) throw new SyntaxError('no results')
+  return commits.map(({ ifMatch }, index) => {
+    const result = results[index] as { problem?: { status?: unknown } } | null
+    const problem = result?.problem
     if (problem !== undefined) return errorOf(typeof problem.status === 'number' ? problem.status : 500, problem)
-    try {
-      return versionIn(result)
-    } catch (error) {
-      return asFailure(error)
-    }
+    return versionIn(result, ifMatch)
   })
 }
 
-/** @throws CorruptError */
-function versionIn(answer: unknown): number {
+/**
+ * The store counts by one, and answers a commit that it knows as it did the first time: another version is the answer
+ * to something else, and taking it for this one's would lose the write.
+ * @throws SyntaxError
+ */
+function versionIn(answer: unknown, ifMatch: number): number {
   const version = (answer as { version?: unknown } | null)?.version
-  if (typeof version !== 'number') throw new CorruptError('a commit was answered without a version')
-  return version
+  if (version !== ifMatch + 1) throw new SyntaxError('not the version that follows')
+  return version as number
 }
 
 function asFailure(error: unknown): AuthStoreError {

@@ -56,7 +56,12 @@ export class Connections {
   }
 
   /** @throws Error without an answer: unreachable, cut off, late, aborted, or not HTTP. */
-  async exchange(call: RawCall, timeoutMs: number, signal?: AbortSignal): Promise<RawAnswer> {
+  exchange(call: RawCall, timeoutMs: number, signal?: AbortSignal): Promise<RawAnswer> {
+    return this.ask(call, (answer) => answer, timeoutMs, signal)
+  }
+
+  /** @returns what `read` makes of the answer; what it calls foreign ends the connection, which may be out of step. */
+  async ask<T>(call: RawCall, read: (answer: RawAnswer) => T, timeoutMs: number, signal?: AbortSignal): Promise<T> {
     signal?.throwIfAborted()
     const message = this.#messageOf(call)
     const end = performance.now() + timeoutMs
@@ -64,8 +69,9 @@ export class Connections {
       const connection = this.#takeIdle() ?? (await this.#take(timeoutMs))
       const { used } = connection
       try {
-        return await connection.exchange(message, end, signal)
+        return read(await connection.exchange(message, end, signal))
       } catch (error) {
+        if (error instanceof Foreign) connection.destroy()
         if (!used || !(error instanceof Stale) || signal?.aborted) throw error
       } finally {
         this.#give(connection)
@@ -138,6 +144,9 @@ export class Connections {
     }
   }
 }
+
+/** An answer that is not one to what was asked. */
+export class Foreign extends Error {}
 
 /** A kept connection that had ended before a byte of the answer came. */
 class Stale extends Error {}

@@ -1,7 +1,7 @@
 /** What the store is asked, answered by JSON or one of the errors, and the retrying of what may be retried. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { RawAnswer } from './answer-reader.js'
-import { Connections } from './connections.js'
+import { Connections, Foreign } from './connections.js'
 import type { TlsOptions } from './connections.js'
 import {
   AuthStoreError,
@@ -14,6 +14,7 @@ import {
   UnavailableError,
 } from './errors.js'
 
+const PROBLEM = 'urn:authstore:problem:'
 const FIRST_PAUSE_MS = 50
 const LONGEST_PAUSE_MS = 2_000
 
@@ -67,16 +68,17 @@ export class StoreClient {
 
   /** One attempt. */
   async once<T>(call: Call, read: (body: Buffer) => T, timeoutMs: number, signal?: AbortSignal): Promise<T> {
-    const answer = await this.#exchange(call, timeoutMs, signal)
-    const { status, body } = answer
-    if (status < 200 || status > 299) throw errorOfAnswer(answer)
-    try {
-      return read(body)
-    } catch (error) {
-      // A foreign answer says nothing about what the store did.
-      if (error instanceof SyntaxError) throw new UnavailableError(`answered ${status} without the JSON expected`)
-      throw error
-    }
+    return this.#exchange(call, timeoutMs, signal, (answer) => {
+      const { status, body } = answer
+      if (status < 200 || status > 299) throw errorOfAnswer(answer)
+      try {
+        return read(body)
+      } catch (error) {
+        // A foreign answer says nothing about what the store did.
+        if (error instanceof SyntaxError) throw new Foreign(`answered ${status} without what was expected`)
+        throw error
+      }
+    })
   }
 
   /** Closes connections that are idle, and the others as they become so. */
@@ -84,13 +86,19 @@ export class StoreClient {
     this.#connections.close()
   }
 
-  async #exchange({ method, path, headers, body }: Call, timeoutMs: number, signal?: AbortSignal): Promise<RawAnswer> {
+  async #exchange<T>(
+    { method, path, headers, body }: Call,
+    timeoutMs: number,
+    signal: AbortSignal | undefined,
+    read: (answer: RawAnswer) => T,
+  ): Promise<T> {
     let lines = this.#authorization
     for (const name in headers) lines += `${name}: ${headers[name] ?? ''}\r\n`
     try {
-      return await this.#connections.exchange({ method, path, headers: lines, body }, timeoutMs, signal)
+      return await this.#connections.ask({ method, path, headers: lines, body }, read, timeoutMs, signal)
     } catch (error) {
-      throw new UnavailableError(error instanceof Error ? error.message : 'no answer')
+      if (error instanceof AuthStoreError) throw error
+      throw new UnavailableError(error instanceof Error ? error.message : 'no answer', undefined, { cause: error })
     }
   }
 }
@@ -107,9 +115,20 @@ export function pauseBefore(attempt: number, retryAfterMs: number | undefined): 
   return retryAfterMs === undefined ? jittered : Math.max(jittered, Math.min(retryAfterMs, LONGEST_PAUSE_MS))
 }
 
-/** @param problem RFC 9457, as the body of an answer or as a member of a batch's answer. */
+/**
+ * An answer of the store says so by its type; any other is of something in between, such as a proxy that does not know
+ * the store at the moment, and says nothing about the session.
+ *
+ * @param problem RFC 9457, as the body of an answer or as a member of a batch's answer.
+ */
 export function errorOf(status: number, problem: unknown, retryAfterMs?: number): AuthStoreError {
-  const slug = field(problem, 'type')?.split(/[/:#]/).at(-1) ?? 'unknown'
+  const type = field(problem, 'type')
+  if (!type?.startsWith(PROBLEM)) {
+    // Asked again the same body would be too large again.
+    if (status === 413) return new RefusedError(status, 'unknown')
+    return new UnavailableError(`answered ${status}`, retryAfterMs)
+  }
+  const slug = type.slice(PROBLEM.length)
   if (status === 410) return new GoneError()
   if (status === 412) return new ConflictError()
   if (status === 423) return new HeldError(field(problem, 'holder'), field(problem, 'expires_at'))

@@ -6,7 +6,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import { hostname } from 'node:os'
-import { CorruptError, FencedError, HeldError, isStoreFailure, UnavailableError } from './errors.js'
+import { FencedError, HeldError, isStoreFailure, UnavailableError } from './errors.js'
 import type { StoreFailure } from './errors.js'
 import { parseJson } from './http.js'
 import type { Call, StoreClient } from './http.js'
@@ -125,16 +125,17 @@ export class Lease {
     const asked = performance.now()
     // With its epoch a renewal renews this very lease, and never takes the session back from a later owner.
     const headers: Record<string, number> = this.#epoch === 0 ? {} : { 'lease-epoch': this.#epoch }
-    this.#epoch = await send({ method: 'POST', path: `${path}/lease`, headers, body })
+    const epoch = await send({ method: 'POST', path: `${path}/lease`, headers, body })
+    this.#epoch = epoch
     this.#validUntil = asked + ttl * 1000
   }
 }
 
-/** @throws SyntaxError, CorruptError */
+/** @throws SyntaxError */
 function epochIn(body: Buffer): number {
-  const epoch = (parseJson(body) as { epoch?: unknown } | null)?.epoch
-  if (typeof epoch !== 'number') throw new CorruptError('a lease was answered without an epoch')
-  return epoch
+  const answer = parseJson(body) as { epoch?: unknown; expires_at?: unknown } | null
+  if (typeof answer?.epoch !== 'number' || typeof answer.expires_at !== 'string') throw new SyntaxError('no lease')
+  return answer.epoch
 }
 
 function failureOf(error: unknown): StoreFailure {

@@ -55,6 +55,12 @@ export class Memory {
     return true
   }
 
+  forget(): void {
+    this.#types.clear()
+    this.#recent.clear()
+    this.#bytes = 0
+  }
+
   /** Takes a stored key while opening. @param text asked for only as long as there is room. */
   load(type: string, id: string, bytes: number, text: () => string): void {
     const fits = this.#bytes + bytes <= this.#most

@@ -1,7 +1,7 @@
 /** One open session: its lease, its memory, its queue, and the end of all three. */
 import { decode, decodeKey, encode } from './codec.js'
 import type { BaileysModule } from './codec.js'
-import { ClosedError, CorruptError, isStoreFailure, LostError, UnavailableError } from './errors.js'
+import { ClosedError, CorruptError, isStoreFailure, LostError, RefusedError, UnavailableError } from './errors.js'
 import type { AuthStoreError, StoreFailure } from './errors.js'
 import type { Call } from './http.js'
 import { JsonReader } from './json-reader.js'
@@ -122,9 +122,18 @@ export class Session {
     yield* this.#memory.ids(type)
   }
 
+  /** Creds that have no text end the session: nobody may be watching, and the stored ones would stay old for good. */
   saveCreds(): Promise<void> {
     this.#assertOurs()
-    return this.#queue.push(new Map(), encode(this.creds))
+    let text
+    try {
+      text = encode(this.creds)
+    } catch {
+      // Without the cause: it may name a member, or show a value.
+      this.lose(new RefusedError(422, 'creds-not-json'))
+      return Promise.reject(this.#ended as Error)
+    }
+    return this.#queue.push(new Map(), text)
   }
 
   /** Writes out what is queued; refuses everything after it. */
@@ -169,8 +178,10 @@ export class Session {
     if (this.#opened) this.#queue.end(why)
   }
 
-  /** @throws SyntaxError, CorruptError */
+  /** @throws SyntaxError */
   #take(body: Buffer): Snapshot {
+    // An attempt before this one may have been broken off.
+    this.#memory.forget()
     const reader = new JsonReader(body)
     const seen: Partial<Snapshot> & { keys?: true } = {}
     reader.object((name) => {
@@ -184,7 +195,7 @@ export class Session {
     reader.end()
     const { version, creds, keys } = seen
     if (version === undefined || !Number.isSafeInteger(version) || creds === undefined || !keys) {
-      throw new CorruptError('the state is not of the expected shape')
+      throw new SyntaxError('not a state')
     }
     return { version, creds }
   }

@@ -10,7 +10,10 @@ before(async () => (service = await startService()))
 after(() => service.stop())
 
 const newName = () => `client-${randomUUID()}`
-const open = (session, more) => useRemoteAuthState({ ...service, session, baileys, ...more })
+const open = (session, more) => {
+  const { url, token } = service
+  return useRemoteAuthState({ url, token, session, baileys, ...more })
+}
 
 async function ask(method, path, { body, headers } = {}) {
   const response = await fetch(service.url + path, {
@@ -250,4 +253,60 @@ test('close writes out what is queued and frees the session at once', async () =
   const next = await open(session)
   assert.deepEqual((await next.state.keys.get('session', ['a'])).a, { x: 1 })
   await next.close()
+})
+
+test('creds that have no JSON form end the session, which tells, instead of staying old', async () => {
+  const session = newName()
+  const auth = await open(session)
+  const told = []
+  auth.on('lost', (why) => told.push(why))
+  auth.state.creds.additionalData = { secret: 5n }
+  auth.state.creds.nextPreKeyId = 31
+  // As Baileys calls it: nobody watches.
+  auth.saveCreds()
+  await assert.rejects(auth.saveCreds(), { code: 'lost', reason: 'refused' })
+  await assert.rejects(auth.state.keys.set({ 'pre-key': { 30: preKey() } }), { code: 'lost' })
+  assert.deepEqual(told.map(({ reason }) => reason), ['refused'])
+  assert.match(told[0].message, /422 creds-not-json$/)
+  assert.ok(!/secret|BigInt/.test(told[0].message))
+  assert.equal((await ask('GET', `/v1/sessions/${session}/creds`)).json.nextPreKeyId, 1)
+  await auth.close()
+})
+
+test('options are of their kind, or the error names the one that is not; nothing is opened', async () => {
+  const { url, token } = service
+  const fine = { url, token, session: newName(), baileys }
+  const wrong = [
+    [{ session: undefined }, /option session/],
+    [{ session: null }, /option session/],
+    [{ session: 5 }, /option session/],
+    [{ session: ['a'] }, /option session/],
+    [{ token: undefined }, /option token/],
+    [{ token: '' }, /option token/],
+    [{ token: '\n' }, /option token/],
+    [{ url: undefined }, /option url/],
+    [{ url: 'localhost:8480' }, /option url has to begin with http:\/\//],
+    [{ url: '127.0.0.1:8480' }, /option url has to begin with http:\/\//],
+    [{ url: 'http://' }, /option url is not an address/],
+    [{ baileys: undefined }, /option baileys/],
+    [{ baileys: {} }, /option baileys/],
+    [{ ttl: 0 }, /option ttl/],
+    [{ ttl: '60' }, /option ttl/],
+    [{ ttl: Number.NaN }, /option ttl/],
+    [{ memoryBytes: '1' }, /option memoryBytes/],
+    [{ commitDeadlineMs: Number.NaN }, /option commitDeadlineMs/],
+    [{ openDeadlineMs: 0 }, /option openDeadlineMs/],
+    [{ requestTimeoutMs: Infinity }, /option requestTimeoutMs/],
+    [{ takeover: 'false' }, /option takeover/],
+    [{ sesion: 'main' }, /no option sesion/],
+  ]
+  for (const [option, message] of wrong) {
+    await assert.rejects(useRemoteAuthState({ ...fine, ...option }), { name: 'TypeError', message })
+  }
+  assert.equal((await ask('GET', '/v1/sessions/undefined')).status, 404)
+})
+
+test('a token from a file may end as the file does', async () => {
+  const auth = await open(newName(), { token: `${service.token}\n` })
+  await auth.close()
 })

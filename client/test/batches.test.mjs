@@ -73,7 +73,9 @@ test('while requests are out the rest gathers, without waiting for company', asy
 
 test('a failing member fails alone', async () => {
   const auths = await openMany(10)
-  const taker = await useRemoteAuthState({ ...service, session: await nameOf(auths[3]), baileys, takeover: true })
+  const { url, token } = service
+  const session = await nameOf(auths[3])
+  const taker = await useRemoteAuthState({ url, token, session, baileys, takeover: true })
   const told = []
   auths.forEach((auth, n) => auth.on('lost', ({ reason }) => told.push([n, reason])))
   const results = await Promise.allSettled(auths.map(({ state }, n) => state.keys.set({ session: { a: { n } } })))
@@ -125,10 +127,15 @@ test('an answer of another shape counts as none', async () => {
     await Promise.all(auths.map(({ state }) => state.keys.set({ session: { a: 1 } })))
     assert.equal(answers.length, 0)
   }
-  const empty = { status: 200, body: { results: [{}, {}, {}, {}] } }
-  faults.rule = (request) => (isBatch(request) ? empty : undefined)
-  const results = await Promise.allSettled(auths.map(({ state }) => state.keys.set({ session: { a: 2 } })))
-  for (const { reason } of results) assert.equal(reason?.reason, 'corrupt')
+  const versions = [1, 2, 3, 4].map((version) => ({ version, epoch: 1 }))
+  for (const results of [[{}, {}, {}, {}], [null, null, null, null], versions]) {
+    const answers = [{ status: 200, body: { results } }]
+    faults.rule = (request) => (isBatch(request) ? answers.shift() : undefined)
+    await Promise.all(auths.map(({ state }) => state.keys.set({ session: { b: results.length } })))
+    assert.equal(answers.length, 0)
+  }
+  const stored = await Promise.all(auths.map(({ state }) => state.keys.get('session', ['b'])))
+  assert.deepEqual(stored.map(({ b }) => b), [4, 4, 4, 4])
   await closeAll(auths)
 })
 

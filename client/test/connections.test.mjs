@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { AnswerReader } from '../dist/esm/answer-reader.js'
-import { Connections } from '../dist/esm/connections.js'
+import { Connections, Foreign } from '../dist/esm/connections.js'
 
 const get = { method: 'GET', path: '/x', headers: '' }
 const post = (body) => ({ method: 'POST', path: '/x', headers: 'a: b\r\n', body })
@@ -114,6 +114,18 @@ test('one connection serves one exchange after the other; exchanges at a time ha
     await Promise.all(Array.from({ length: 100 }, () => connections.exchange(get, 5000)))
     assert.ok(server.connections <= 32, `${server.connections} connections`)
     assert.equal(server.requests, 120)
+  }))
+
+test('a connection whose answer was another one than expected is not used again', () =>
+  withScripted('HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}', {}, async (connections, server) => {
+    await connections.exchange(get, 1000)
+    const foreign = () => {
+      throw new Foreign('of something else')
+    }
+    await assert.rejects(connections.ask(get, foreign, 1000), Foreign)
+    assert.equal(server.connections, 1)
+    await connections.exchange(get, 1000)
+    assert.equal(server.connections, 2)
   }))
 
 test('a connection that was closed while idle is replaced; one that dies under a request is not', async () => {

@@ -45,8 +45,8 @@ test('an answer of the state that is cut, corrupt or of another shape makes no c
   const isState = ({ path }) => path.endsWith('/state')
   const wrong = [
     [problem(500, 'corrupt'), CorruptError],
-    [{ status: 200, body: { version: 1, keys: {} } }, CorruptError],
-    [{ status: 200, body: {} }, CorruptError],
+    [{ status: 200, body: { version: 1, keys: {} } }, UnavailableError],
+    [{ status: 200, body: {} }, UnavailableError],
     [problem(500, 'internal'), UnavailableError],
     ['lose-answer', UnavailableError],
     ['cut-answer', UnavailableError],
@@ -126,6 +126,55 @@ test('an outage past the deadline loses the session: told once, and nothing is w
   assert.equal(faults.commits().length, 0)
   // Who comes late to listen is told as well.
   assert.equal((await new Promise((resolve) => auth.on('lost', resolve))).reason, 'unavailable')
+  await auth.close()
+})
+
+test('what is not an answer of the store says nothing about the session: it is asked again', async () => {
+  const html = { 'content-type': 'text/html' }
+  const foreign = [
+    ...[302, 400, 401, 403, 404, 410, 412, 423].map((status) => ({ status, headers: html, body: '<html>' })),
+    { status: 404, body: { message: 'no Route matched with those values' } },
+    { status: 410, body: { type: 'https://example.com/problems/deleted' } },
+    { status: 200, body: {} },
+    { status: 200, body: null },
+    { status: 200, body: { version: 1 } },
+  ]
+  const session = newName()
+  const auth = await open(session, { ttl: 1 })
+  const told = []
+  auth.on('lost', (why) => told.push(why.message))
+  for (const [n, fault] of foreign.entries()) {
+    const left = [fault]
+    faults.rule = (request) => (isCommit(request) ? left.shift() : undefined)
+    await auth.state.keys.set({ session: { a: { n } } })
+    assert.equal(left.length, 0)
+    assert.deepEqual((await stored(session)).keys, { session: { a: { n } } })
+  }
+  for (const path of ['/lease', '/state']) {
+    for (const fault of foreign) {
+      const left = [fault]
+      faults.rule = (request) => (request.path.endsWith(path) ? left.shift() : undefined)
+      await (await open(newName())).close()
+    }
+  }
+  assert.deepEqual(told, [])
+  faults.rule = () => undefined
+  await auth.close()
+})
+
+test('an answer to an earlier commit is not taken for the next one', async () => {
+  const session = newName()
+  const auth = await open(session)
+  await auth.state.keys.set({ session: { a: 1 } })
+  for (const wrong of [(now) => now, (now) => now + 2, (now) => String(now + 1), (now) => now + 1.5]) {
+    const { version } = await stored(session)
+    const answers = [{ status: 200, body: { version: wrong(version), epoch: 1 } }]
+    faults.rule = (request) => (isCommit(request) ? answers.shift() : undefined)
+    await auth.state.keys.set({ session: { a: { version } } })
+    const now = await stored(session)
+    assert.equal(now.version, version + 1)
+    assert.deepEqual(now.keys, { session: { a: { version } } })
+  }
   await auth.close()
 })
 
