@@ -26,11 +26,14 @@ _PATIENCE_S: Final = 60.0
 def attach(data_dir: Path) -> str | None:
     """The URL of the Postgres that serves this folder now, or None when none answers. Touches nothing.
 
+    A copy of the folder of a running service names that service everywhere, and must not lead to it.
     Raises UnsafeFolder for a user who is neither that of the service nor root.
     """
     folder = Folder.at(data_dir)
     socket_folder = folder.recorded_socket_folder()
     if socket_folder is None or not processes.has_service(folder) or not _answers(socket_folder / SOCKET):
+        return None
+    if folders.listener_of(socket_folder) not in (processes.postmaster_of(folder), 0) or not folder.is_held():
         return None
     return folders.dsn(socket_folder)
 

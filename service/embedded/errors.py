@@ -8,6 +8,7 @@ EmbeddedError
 ├── WrongMajor         the data was made by another major release of Postgres
 ├── SettingsRefused    own settings switch durability off, or cannot be read
 ├── ForeignServer      a Postgres that we did not start runs on this data
+├── SocketTaken        a Postgres of another folder listens where ours would
 ├── InitFailed         the data could not be made
 ├── StartFailed        Postgres ended while it was starting
 ├── StopFailed         Postgres did not end
@@ -69,6 +70,10 @@ class ForeignServer(EmbeddedError):
             f"process {pid} is a Postgres on this data folder that this service did not start: stop it first"
         )
         self.pid = pid
+
+
+class SocketTaken(EmbeddedError):
+    """A Postgres of another data folder listens on the socket of this one."""
 
 
 class InitFailed(EmbeddedError):

@@ -16,7 +16,9 @@ import fcntl
 import json
 import os
 import secrets
+import socket
 import stat
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -34,6 +36,7 @@ SUPERUSER: Final = "postgres"
 # sockaddr_un.sun_path is 108 bytes with its NUL.
 _SOCKET_PATH_LIMIT: Final = 107
 _PRIVATE: Final = 0o700
+_PEER_BYTES: Final = struct.calcsize("3i")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,28 +126,49 @@ class Folder:
         """A private folder whose socket a client can name, and noted in the lock for `recorded_socket_folder`.
 
         That is DIR/run, unless its path is too long for a socket or holds a comma, which separates hosts to clients.
+        The note tells this folder from a copy of it, whose lock file names the original's socket.
         """
         own = self.root / "run"
         if _nameable(own):
             own.mkdir(mode=_PRIVATE, exist_ok=True)
             chosen = _made_private(own, account)
         else:
-            noted = self.recorded_socket_folder()
-            chosen = noted if noted and _is_private(noted, account) else _short_folder(account)
+            latest = self.recorded_socket_folder()
+            chosen = latest if latest and _is_private(latest, account) else _short_folder(account)
         os.ftruncate(held, 0)
-        os.pwrite(held, json.dumps({"pid": os.getpid(), "socket_folder": str(chosen)}).encode(), 0)
+        noted = {"pid": os.getpid(), "socket_folder": str(chosen), "of": self._identity()}
+        os.pwrite(held, json.dumps(noted).encode(), 0)
         return chosen
 
     def recorded_socket_folder(self) -> Path | None:
-        """Where the latest holder of the lock put the socket, or None when there never was one."""
+        """Where the latest holder of the lock put the socket; None when there never was one, also not for a copy."""
         try:
-            return Path(json.loads(self.lock.read_bytes())["socket_folder"])
+            noted = json.loads(self.lock.read_bytes())
+            return Path(noted["socket_folder"]) if noted["of"] == self._identity() else None
         except (FileNotFoundError, NotADirectoryError):
             return None
         except PermissionError:
             raise UnsafeFolder(f"{self.root} is private: run as the user of the service, or as root") from None
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, TypeError):
             return None
+
+    def is_held(self) -> bool:
+        """Whether somebody holds the lock. Asked last: for a moment the question itself holds it."""
+        try:
+            descriptor = os.open(self.lock, os.O_RDONLY | os.O_NOFOLLOW)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    def _identity(self) -> list[int]:
+        status = self.root.stat()
+        return [status.st_dev, status.st_ino]
 
 
 def open_private(path: Path, flags: int = 0) -> int:
@@ -158,6 +182,23 @@ def open_private(path: Path, flags: int = 0) -> int:
 def dsn(socket_folder: Path, database: str = DATABASE) -> str:
     """The URL of a database on that socket, for libpq and asyncpg. It holds no secret: the socket asks who we are."""
     return f"postgresql://{SUPERUSER}@/{database}?host={quote(str(socket_folder), safe='/')}&port={PORT}"
+
+
+def listener_of(socket_folder: Path) -> int | None:
+    """The process that listens on the socket in there, None when nobody does. Nothing is sent to it.
+
+    0 for one that listens and cannot be named: one of another container, or too busy to be asked.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.setblocking(False)
+        try:
+            connection.connect(str(socket_folder / SOCKET))
+        except BlockingIOError:
+            return 0
+        except OSError:
+            return None
+        pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_BYTES))
+    return int(pid)
 
 
 def _nameable(folder: Path) -> bool:

@@ -11,8 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from service.embedded.errors import AlreadyRunning, ForeignServer
-from service.embedded.folder import SOCKET, Folder, open_private
+from service.embedded.errors import AlreadyRunning, ForeignServer, SocketTaken
+from service.embedded.folder import SOCKET, Folder, listener_of, open_private
 
 _PID_FILE: Final = "postmaster.pid"
 _STATUS_LINE: Final = 7
@@ -39,8 +39,8 @@ def remind(folder: Folder) -> None:
 
     Raises AlreadyRunning when the service that started it lives after all, as when somebody removed DIR/lock.
     """
-    pid = named_pid(folder.pg / _PID_FILE)
-    if pid is None or not _serves(pid, folder.pg):
+    pid = postmaster_of(folder)
+    if pid is None:
         return
     if has_service(folder):
         raise AlreadyRunning(f"another service serves {folder.root}, though its lock file is gone")
@@ -51,21 +51,33 @@ def remind(folder: Folder) -> None:
 def has_service(folder: Folder) -> bool:
     """Whether the postmaster of this folder is still the child of the service that started it.
 
-    It is not from the very moment that service dies, while it may take connections for a little longer.
+    It is not from the very moment that service dies, while it may take connections for a little longer. The files of a
+    copied folder name processes of the original, which work in another one.
     """
-    pid = named_pid(folder.pg / _PID_FILE)
+    pid = postmaster_of(folder)
     with suppress(FileNotFoundError, ProcessLookupError):
         return pid is not None and _status(pid).parent == named_pid(folder.server_lock)
     return False
 
 
+def postmaster_of(folder: Folder) -> int | None:
+    """The living postmaster of this data, None when there is none."""
+    pid = named_pid(folder.pg / _PID_FILE)
+    return pid if pid is not None and _serves(pid, folder.pg) else None
+
+
 def clear(folder: Folder, socket_folder: Path) -> None:
-    """Remove lock files of the dead. Raises ForeignServer when a living Postgres of this data wrote one of them."""
+    """Remove lock files of the dead. Raises ForeignServer when a living Postgres of this data wrote one of them.
+
+    Also when somebody listens on the socket: none of ours lives, so it is another folder's, and would lose its clients.
+    """
     files = (folder.pg / _PID_FILE, socket_folder / f"{SOCKET}.lock")
     for file in files:
         pid = named_pid(file)
         if pid is not None and _serves(pid, folder.pg):
             raise ForeignServer(pid)
+    if listener_of(socket_folder) is not None:
+        raise SocketTaken(f"another Postgres listens in {socket_folder}: stop it first")
     for file in files:
         file.unlink(missing_ok=True)
 

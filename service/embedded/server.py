@@ -17,7 +17,15 @@ from service.embedded import binaries, launch, processes, settings
 from service.embedded import folder as folders
 from service.embedded.account import Account, for_data
 from service.embedded.binaries import Binaries
-from service.embedded.errors import EmbeddedError, InitFailed, StartFailed, StopFailed, UnsafeFolder, WrongMajor
+from service.embedded.errors import (
+    EmbeddedError,
+    InitFailed,
+    SocketTaken,
+    StartFailed,
+    StopFailed,
+    UnsafeFolder,
+    WrongMajor,
+)
 from service.embedded.folder import DATABASE, SUPERUSER, Folder, Place, place_of
 from service.embedded.settings import ServerSettings
 
@@ -215,6 +223,10 @@ class EmbeddedPostgres:
                     f"Postgres ended while starting (exit code {process.returncode}): see {self._folder.log}"
                 )
             yield
+        if folders.listener_of(opened.socket_folder) not in (process.pid, 0):
+            # What clients would reach is not what we started: whatever it says, it is not this folder's data.
+            _end(process)
+            raise SocketTaken
         self._ready = True
 
     def _spawn(self, opened: _Opened, server_lock: int) -> subprocess.Popen[bytes]:
