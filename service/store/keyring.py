@@ -20,8 +20,6 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-import asyncpg
-
 from service.errors import Corrupt, Unavailable, WrongMasterKey
 from service.sql import access, sessions
 from service.sql.pool import Connection, Database
@@ -72,11 +70,13 @@ async def check(connection: Connection, masters: MasterKeys) -> None:
 
 async def never_set_up(url: str) -> bool:
     """Whether this database has never had a master key: it has no schema yet, or is as a first start left it."""
-    connection = await asyncpg.connect(url)
+    database = Database(url)
+    await database.open()
     try:
-        return not await access.has_master_keys(connection)
+        async with database.connection() as connection:
+            return not await access.has_master_keys(connection)
     finally:
-        await connection.close()
+        await database.close()
 
 
 async def check_opens(connection: Connection, masters: MasterKeys) -> None:
