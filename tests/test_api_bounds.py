@@ -1,8 +1,10 @@
 """What one request may ask for, and what is done aside for it: nobody's request keeps the others waiting."""
 
+import gzip
 import json
 import threading
 import tracemalloc
+import zlib
 from typing import Any
 
 import msgspec
@@ -11,7 +13,7 @@ from api import Api, at, fresh
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.http import raw_json, wire
+from service.http import body, raw_json, wire
 
 LARGE = b'{"additionalData":[' + b",".join([b"{}"] * 100_000) + b"]}"
 
@@ -73,13 +75,13 @@ async def test_creds_over_the_bound_are_422_and_up_to_it_they_are_kept(api: Api)
 @pytest.mark.parametrize("text", ["\\n", "\\\\", "\\ud83d\\ude00", "\\ud83d", "x"])
 def test_escapes_by_the_million_cost_no_more_than_the_text(text: str):
     count = 2_000_000 // len(text)
-    body = b'{"t":["' + text.encode() * count + b'\\ud83d"]}'
+    sent = b'{"t":["' + text.encode() * count + b'\\ud83d"]}'
     decoder = msgspec.json.Decoder(dict[str, list[msgspec.Raw]])
     tracemalloc.start()
     try:
-        decoded = raw_json.decode(decoder, body)
-        assert decoded.text(decoded.value["t"][0]) == body[6:-2]
-        assert tracemalloc.get_traced_memory()[1] < 20 * len(body)
+        decoded = raw_json.decode(decoder, sent)
+        assert decoded.text(decoded.value["t"][0]) == sent[6:-2]
+        assert tracemalloc.get_traced_memory()[1] < 20 * len(sent)
     finally:
         tracemalloc.stop()
 
@@ -89,9 +91,67 @@ _PARTS = ["\\ud83d", "\\uDBFF", "\\ude00", "\\uDFFF", "\\\\", "\\n", '\\"', "\\u
 
 @given(st.lists(st.sampled_from(_PARTS), max_size=30), st.integers(13, 30))
 def test_lone_surrogates_come_back_wherever_a_body_is_parted(parts: list[str], piece: int):
-    body = ('["' + "".join(parts) + '\\udc00"]').encode()
+    sent = ('["' + "".join(parts) + '\\udc00"]').encode()
     decoder = msgspec.json.Decoder(list[msgspec.Raw])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(raw_json, "_PIECE", piece)
-        decoded = raw_json.decode(decoder, body)
-    assert decoded.text(decoded.value[0]) == body[1:-1]
+        decoded = raw_json.decode(decoder, sent)
+    assert decoded.text(decoded.value[0]) == sent[1:-1]
+
+
+async def test_a_get_over_its_bound_of_ids_is_422(api: Api, kept: str):
+    ids = [str(n) for n in range(wire.IDS_MOST + 1)]
+    assert await api.get(kept, {"t": ids[1:], "session": []}) == {}
+    answer = await api.ask("POST", at(kept, "keys/get"), {"t": ids[:9], "session": ids[9:]})
+    assert (answer.status, answer.slug) == (422, "bad-input")
+    assert str(wire.IDS_MOST) in answer.json["detail"]
+
+
+async def test_a_commit_over_its_bound_of_rows_is_422(api: Api, kept: str):
+    keys = {"t": {str(n): 1 for n in range(9)}, "session": {str(n): 1 for n in range(wire.ROWS_MOST - 8)}}
+    half = {"session": kept, "keys": {"t": {str(n): 1 for n in range(wire.ROWS_MOST // 2 + 1)}}}
+    async with api.unchanged():
+        for method, call in (("POST", "commit"), ("PUT", "state")):
+            answer = await api.ask(method, at(kept, call), {"keys": keys})
+            assert (answer.status, answer.slug, answer.json["pointer"]) == (422, "bad-input", "/keys")
+            assert str(wire.ROWS_MOST) in answer.json["detail"]
+        answer = await api.ask("POST", "/v1/commits", {"commits": [half, half]})
+        assert (answer.status, answer.slug, answer.json["pointer"]) == (422, "bad-input", "/commits")
+
+
+async def test_a_large_session_is_committed_and_replaced_in_one_request(api: Api):
+    session, keys = fresh(), {"session": {str(n): n for n in range(30_000)}}
+    await api.commit(session, {"keys": keys})
+    await api.good("PUT", at(session, "state"), {"keys": keys})
+    assert (await api.summary(session))["keys"]["session"]["count"] == 30_000
+
+
+@pytest.mark.parametrize("length", [1 << 20, 60 << 20])
+async def test_what_a_packed_body_becomes_decides_where_it_is_unpacked(
+    api: Api, monkeypatch: pytest.MonkeyPatch, length: int
+):
+    unpacked: list[int] = []
+    make = zlib.decompressobj
+
+    class Watched:
+        def __init__(self, bits: int) -> None:
+            self._real = make(bits)
+
+        def decompress(self, data: bytes, most: int) -> bytes:
+            out = self._real.decompress(data, most)
+            if threading.current_thread() is threading.main_thread():
+                unpacked.append(len(out))
+            return out
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._real, name)
+
+    session, value = fresh(), b'"' + b"x" * length + b'"'
+    raw = gzip.compress(b'{"keys":{"t":{"a":' + value + b"}}}", 9)
+    with monkeypatch.context() as patch:
+        patch.setattr(body.zlib, "decompressobj", Watched)
+        await api.commit(session, raw=raw, headers={"Content-Encoding": "gzip"})
+    assert unpacked
+    assert len(raw) < 1 << 16
+    assert max(unpacked) <= 1 << 16
+    assert (await api.ask("POST", at(session, "keys/get"), {"t": ["a"]})).text == b'{"t":{"a":' + value + b"}}"

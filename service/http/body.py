@@ -13,7 +13,7 @@ from service.http.raw_json import BadBody
 _JSON: Final = "application/json"
 _PLAIN: Final = ("", "identity")
 _GZIP: Final = 16 + zlib.MAX_WBITS
-_ASIDE_FROM: Final = 1 << 16  # unpacking more than this would keep the loop from its other work
+_AT_ONCE: Final = 1 << 16  # unpacking more than this would keep the loop from its other work
 
 
 async def read_body(request: web.Request) -> bytes:
@@ -33,18 +33,20 @@ async def read_body(request: web.Request) -> bytes:
         raise web.HTTPRequestEntityTooLarge(most, len(raw))
     if coding in _PLAIN:
         return raw
-    return unpack(raw, most) if len(raw) < _ASIDE_FROM else await asyncio.to_thread(unpack, raw, most)
+    return await _unpack(raw, most)
 
 
 def _is_json(media_type: str) -> bool:
     return media_type == _JSON or media_type.endswith("+json")
 
 
-def unpack(raw: bytes, most: int) -> bytes:
-    """A gzip file's content: one member, to its end, at most ``most`` bytes."""
+async def _unpack(raw: bytes, most: int) -> bytes:
+    """A gzip file's content: one member, to its end, at most ``most`` bytes. What it becomes tells how long it takes."""
     gzip = zlib.decompressobj(_GZIP)
     try:
-        content = gzip.decompress(raw, most + 1)
+        content = gzip.decompress(raw, min(most + 1, _AT_ONCE))
+        if not gzip.eof and _AT_ONCE == len(content) <= most:
+            content += await asyncio.to_thread(gzip.decompress, gzip.unconsumed_tail, most + 1 - len(content))
     except zlib.error:
         raise BadBody("the body is not gzip") from None
     if len(content) > most:

@@ -49,7 +49,7 @@ API: Final = (
     Route("POST", _S + "/commit", handlers.commit, "All of it or nothing, durable when answered; null deletes.",
           body=wire.CommitBody, answer=wire.CommitAnswer, fails=(409, 410, 412, 422), headers=_STEERING),
     Route("POST", "/v1/commits", handlers.commit_many, "Commits of many sessions; each stands alone.",
-          body=wire.CommitsBody, answer=wire.CommitsAnswer),
+          body=wire.CommitsBody, answer=wire.CommitsAnswer, fails=(422,)),
     Route("GET", _S + "/state", handlers.get_state, "Creds and all keys in one snapshot, proven complete.",
           answer=wire.StateAnswer, fails=(404, 410, 422)),
     Route("PUT", _S + "/state", handlers.put_state, "Replaces the whole session atomically.",

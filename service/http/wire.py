@@ -31,6 +31,11 @@ Count = Annotated[int, Meta(ge=0)]
 
 CREDS_MOST = 4 << 20
 """The longest creds. Real ones have 4 to 40 KB; whoever stores and checks them has to read them whole."""
+IDS_MOST = 50_000
+"""The most ids a get asks for."""
+ROWS_MOST = 100_000
+"""The most keys a commit, a state or a batch brings. The largest sessions have some 12,000; `authstore import` takes any."""
+_ROW_BYTES = len('"a":1,')
 _NULL = b"null"
 _TOO_MANY = BadInput(
     f"a batch holds at most {RECENT_KEPT} commits of one session with keys: so many are remembered", pointer="/session"
@@ -204,12 +209,18 @@ _GET = msgspec.json.Decoder(dict[str, list[str]])
 def parse_commit(body: bytes, steering: "Steering") -> CommitRequest:
     """A commit's body and headers. Raises BadBody, BadInput."""
     decoded = decode(_COMMIT, body)
+    if len(body) > ROWS_MOST * _ROW_BYTES:
+        _bound([decoded.value.keys], "/keys")
     return _commit(decoded, decoded.value, steering)
 
 
 def parse_commits(body: bytes) -> list[tuple[str, CommitRequest | BadInput]]:
-    """``(session, commit or what is wrong with it)`` of each. Raises BadBody when the whole is not of the shape."""
+    """``(session, commit or what is wrong with it)`` of each. Raises BadBody when the whole is not of the shape,
+    BadInput when it is too much.
+    """
     decoded = decode(_COMMITS, body)
+    if len(body) > ROWS_MOST * _ROW_BYTES:
+        _bound([each.keys for each in decoded.value.commits], "/commits")
     keyed: Counter[str] = Counter()
     found: list[tuple[str, CommitRequest | BadInput]] = []
     for each in decoded.value.commits:
@@ -227,6 +238,7 @@ def parse_state(body: bytes, steering: "Steering") -> CommitRequest:
     """A whole session's body. Raises BadBody, BadInput."""
     decoded = decode(_STATE, body)
     parsed = decoded.value
+    _bound([parsed.keys], "/keys")
     creds = None if parsed.creds is UNSET or bytes(parsed.creds) == _NULL else _object(decoded, parsed.creds)
     rows = _rows(decoded, parsed.keys)
     if any(row.value is None for row in rows):
@@ -245,6 +257,8 @@ def parse_lease(body: bytes) -> LeaseBody:
 def parse_get(body: bytes) -> list[tuple[str, str, bytes]]:
     """``(type, id, id as bytes)`` of every key asked for. Raises BadBody, BadInput."""
     decoded = decode(_GET, body)
+    if sum(map(len, decoded.value.values())) > IDS_MOST:
+        raise BadInput(f"a get asks for at most {IDS_MOST} ids", pointer="")
     asked: list[tuple[str, str, bytes]] = []
     try:
         for ktype, ids in decoded.value.items():
@@ -347,6 +361,11 @@ def _object(decoded: Decoded[Any], raw: Raw) -> bytes:
     if len(text) > CREDS_MOST:
         raise BadInput(f"creds have at most {CREDS_MOST} bytes", pointer="/creds")
     return text
+
+
+def _bound(keys: Iterable[Keys], pointer: str) -> None:
+    if sum(len(members) for each in keys for members in each.values()) > ROWS_MOST:
+        raise BadInput(f"at most {ROWS_MOST} keys come in one request", pointer=pointer)
 
 
 def _rows(decoded: Decoded[Any], keys: Keys) -> list[Row]:
