@@ -269,3 +269,29 @@ async def test_a_rollback_that_cannot_be_read_back_is_none(database_url: str) ->
         target = await read_target(store, CALLER, "one")
         assert target is not None
         assert target.lease is None
+
+
+async def test_those_who_wait_elsewhere_hide_nobody(scene: Scene) -> None:
+    """More sessions of another tenant than a page holds, all waiting for longer: rows alone, like those of a real one."""
+    await cut_over(scene, mirror=True)
+    connection = await asyncpg.connect(scene.target_url)
+    columns = await connection.fetch(
+        "SELECT column_name FROM information_schema.columns"
+        " WHERE table_name = 'sessions' AND table_schema = 'public' AND is_generated = 'NEVER'"
+    )
+    names = [column for (column,) in columns]
+    others = {"sid": "gen_random_uuid()", "tenant": "'other'", "name": "'s' || n"}
+    await connection.execute(
+        f"INSERT INTO sessions ({', '.join(names)})"
+        f" SELECT {', '.join(others.get(name, name) for name in names)} FROM sessions, generate_series(1, 2001) n"
+    )
+    await connection.execute(
+        "INSERT INTO mirror_entries (sid, version, sealed, at) SELECT sid, version + 1, repeat('x', 64)::bytea,"
+        " now() - interval '1 hour' FROM sessions WHERE tenant = 'other'"
+    )
+    await connection.close()
+    await ratchet(scene)
+    assert [each.name for each in await scene.store.mirrors.waiting(CALLER)] == [shop.SESSION]
+    everybody = await scene.store.mirrors.all_waiting()
+    assert (len(everybody), everybody[-1].name) == (2002, shop.SESSION)
+    assert await drain(scene.store, CALLER) == 1

@@ -85,7 +85,12 @@ def import_(
     overwrite: Overwrite = False,
     takeover: Takeover = False,
 ) -> None:
-    """Takes sessions in from lines (values as they are) or from multi-file folders, as ``migrate copy`` does."""
+    """Takes sessions in from lines (values as they are) or from multi-file folders, as ``migrate copy`` does.
+
+    Exit 0: every session is here, every row of it. 1: a session was not taken in (the others were), there is none, or the
+    files, the database or a report failed. 2: wrong usage, nothing was done. 3: every session is here, but rows went to the
+    quarantine; also when nothing had to be written.
+    """
     form = As.files if path.is_dir() else As.ndjson
     migrate.copy(
         context,

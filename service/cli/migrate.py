@@ -1,7 +1,7 @@
 """migrate plan, copy, verify, cutover, mirror, rollback, list, show."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Annotated, Any, TypeVar
@@ -37,7 +37,7 @@ from service.migrate.copy import Told, preview
 from service.migrate.copy import copy as copy_all
 from service.migrate.origin import Origin
 from service.migrate.reading import reading
-from service.migrate.report import EXIT, Folder, Report
+from service.migrate.report import EXIT, Folder, Report, Unwritten, Verdict
 from service.migrate.runs import Run, called, list_runs, options_plain, show_run
 from service.migrate.source import Source
 from service.migrate.verify import verify as verify_all
@@ -64,7 +64,12 @@ def plan(
     keep_unknown: KeepUnknown = False,
     skip_expired: SkipExpired = False,
 ) -> None:
-    """Says what a copy would do, and changes nothing anywhere. Exit 3 when there is something to decide."""
+    """Says what a copy would do, and changes nothing anywhere.
+
+    Exit 0: every session would be copied whole, or is here already. 1: the source holds no session, or it, the database or
+    a report failed. 2: wrong usage. 3: there is something to decide: rows for the quarantine, a session that would be
+    refused or not moved, integrity errors, or a note.
+    """
     asked = asked_for(
         source, session, mapped, off, tenant, report, how, keep_unknown=keep_unknown, skip_expired=skip_expired
     )
@@ -93,7 +98,12 @@ def copy(
     overwrite: Overwrite = False,
     takeover: Takeover = False,
 ) -> None:
-    """Copies sessions in, each in one transaction; again after any interruption. The source is not touched."""
+    """Copies sessions in, each in one transaction; again after any interruption. The source is not touched.
+
+    Exit 0: every session is here, every row of it. 1: a session was not copied (the others were), the source holds none,
+    or it, the database or a report failed. 2: wrong usage, nothing was done. 3: every session is here, but rows went to the
+    quarantine; also when nothing had to be written.
+    """
     asked = asked_for(
         source, session, mapped, off, tenant, report, how, keep_unknown=keep_unknown, skip_expired=skip_expired
     )
@@ -120,7 +130,13 @@ def verify(
     keep_unknown: KeepUnknown = False,
     skip_expired: SkipExpired = False,
 ) -> None:
-    """Reads both sides again and compares every value, both ways. The exit code is the verdict."""
+    """Reads both sides again and compares every value, both ways. The exit code is the verdict.
+
+    Exit 0: every row of the source is here with the same value, and nothing else. 1: a value differs, a session is not here
+    or cannot be read, the source holds none, or it, the database or a report failed. 2: wrong usage. 3: everything that can
+    be moved is equal, but the source has rows for the quarantine, or integrity errors that are in both. Repairs alone
+    are no findings.
+    """
     asked = asked_for(
         source, session, mapped, off, tenant, report, how, keep_unknown=keep_unknown, skip_expired=skip_expired
     )
@@ -154,7 +170,12 @@ def cutover(
     wait: Annotated[float, typer.Option(min=1, help="Seconds to wait for that at most.")] = 600.0,
     watch: Annotated[float, typer.Option(min=0, help="Seconds to watch both sides afterwards.")] = 10.0,
 ) -> None:
-    """Moves one living session: copies what changed since, verifies, opens it here, proves it. Prints the downtime."""
+    """Moves one living session: copies what changed since, verifies, opens it here, proves it. Prints the downtime.
+
+    Exit 0: it is open here, equal, and what is written arrives. 1: it was not moved, or THE SOURCE STILL CHANGES after it
+    was opened here, or the source or the database failed. 2: wrong usage, nothing was done. 3: it is open here; rows went to
+    the quarantine, integrity errors are in both, or nothing was written here yet.
+    """
     asked = asked_for(
         source, [session], mapped, off, tenant, report, how, keep_unknown=keep_unknown, skip_expired=skip_expired
     )
@@ -163,7 +184,7 @@ def cutover(
     async def work(store: AuthStore) -> Report:
         async with await asked.open() as opened:
             async with reading(opened, asked.options, asked.only) as read:
-                (name,) = read.names
+                name = _named(session, read.names, asked.options.names)
             run = await _begin(store, asked, "cutover", opened, mirror=mirror)
             origin = Origin(asked.spec, name, asked.options, asked.layout)
             return await cutting.cutover(run, opened, origin, chosen, asked.folder, _say)
@@ -184,7 +205,11 @@ def rollback(
     how: FormatOption = Format.table,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="What is here wins over the source.")] = False,
 ) -> None:
-    """Gives a session back to the store it came from, with everything committed here since. Ends every lease here."""
+    """Gives a session back to the store it came from, with everything committed here since. Ends every lease here.
+
+    Exit 0: the old store has it, equal. 1: it stays here: the source was written by others, cannot be written or read
+    back, or differs. 2: wrong usage, nothing was done. 3 is not used.
+    """
     asked = asked_for(
         source or "", [session], mapped, None, tenant, report, how, keep_unknown=False, skip_expired=False
     )
@@ -207,7 +232,10 @@ def mirror(
     carry: Annotated[bool, typer.Option("--carry", help="Carry what waits over now; serving does it anyway.")] = False,
     how: FormatOption = Format.table,
 ) -> None:
-    """Shows commits that wait for their source. Exit 3 while some do."""
+    """Shows commits that wait for their source.
+
+    Exit 0: none waits. 1: the source or the database failed. 2: wrong usage. 3: some wait.
+    """
     caller = Caller(check_tenant(tenant), "admin")
 
     async def work(store: AuthStore) -> list[dict[str, Any]]:
@@ -252,6 +280,16 @@ async def _begin(store: AuthStore, asked: Asked, verb: str, source: Source, **mo
     return await Run.begin(store, asked.caller, verb, called(source), options_plain(asked.options) | more)
 
 
+def _named(session: str, found: Sequence[str], names: Mapping[str, str]) -> str:
+    """The one session that is meant, by its name at the source. Where a map swaps names, the name here counts, as it does
+    in every other command."""
+    here = [name for name in found if names.get(name, name) == session]
+    name = (here or found)[0]
+    if len(found) > 1:
+        _say(f"{name} at the source becomes {names.get(name, name)} here")
+    return name
+
+
 async def _origin(store: AuthStore, asked: Asked, name: str) -> Origin:
     if asked.spec:
         named = {here: there for there, here in asked.options.names.items()}
@@ -273,8 +311,7 @@ def _usage(work: Callable[[], T]) -> T:
 
 
 def _finish(asked: Asked, report: Report) -> None:
-    if asked.wants_report:
-        asked.folder.report(report)
+    unwritten = _write_report(asked, report)
     if asked.how is Format.json:
         show_one(report.plain(), asked.how)
     else:
@@ -287,7 +324,19 @@ def _finish(asked: Asked, report: Report) -> None:
         typer.echo(f"{report.verb}: {report.verdict}, {keys} keys in {report.took_s:.1f} s{down}")
         if asked.folder.written:
             typer.echo(f"files in {asked.folder.path}", err=True)
-    sys.exit(EXIT[report.verdict])
+    if unwritten is not None:
+        typer.echo(f"{unwritten}; the run itself ended as shown", err=True)
+    sys.exit(EXIT[report.verdict if unwritten is None else Verdict.failed])
+
+
+def _write_report(asked: Asked, report: Report) -> str | None:
+    """Why it could not be written: what was done is shown all the same."""
+    try:
+        if asked.wants_report:
+            asked.folder.report(report)
+    except Unwritten as error:
+        return error.detail
+    return None
 
 
 def _say(line: str) -> None:

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from service.errors import BadInput, Deleted, LeaseHeld, Refused, VersionMismatch
+from service.errors import BadInput, Corrupt, Deleted, LeaseHeld, Refused, VersionMismatch
 from service.migrate import integrity
 from service.migrate.plan import SessionPlan
-from service.migrate.reading import Progress, Reading
-from service.migrate.report import Folder, Report, SessionReport, Verdict, begin_session, differences
+from service.migrate.reading import NOTHING, Progress, Reading
+from service.migrate.report import Folder, Report, SessionReport, Unwritten, Verdict, begin_session, differences
 from service.migrate.runs import Run, called, left_so, operator
 from service.migrate.target import Target, read_target
 from service.records import Lease
@@ -40,6 +40,7 @@ class Stand(StrEnum):
     different = "different"  # written since by others, never ours, or from another source
     cut_over = "cut-over"  # it lives here
     deleted = "deleted"
+    corrupt = "corrupt"
 
 
 _SAYS: Final = {
@@ -47,6 +48,7 @@ _SAYS: Final = {
     "session; --overwrite replaces it",
     Stand.cut_over: "it was cut over and lives here, and differs from the source; --overwrite replaces it",
     Stand.deleted: "deleted here; restore or purge it first",
+    Stand.corrupt: "what is here cannot be read, nor replaced: mend or purge it first",
 }
 
 
@@ -76,17 +78,21 @@ async def look(store: AuthStore, caller: Caller, plan: SessionPlan, source: str)
     """What stands here where the plan would go. ``source`` as runs name it."""
     try:
         target = await read_target(store, caller, plan.name)
+        if target is None:
+            return Seen(Stand.absent)
+        lease = target.lease if target.lease is not None and target.lease.bars(holder()) else None
+        return Seen(await _stand(store, caller, plan, target, source), target, lease)
     except Deleted:
         return Seen(Stand.deleted)
-    if target is None:
-        return Seen(Stand.absent)
-    lease = target.lease if target.lease is not None and target.lease.bars(holder()) else None
-    return Seen(await _stand(store, caller, plan, target, source), target, lease)
+    except Corrupt:
+        return Seen(Stand.corrupt)
 
 
 def refusal(seen: Seen, told: Told) -> str | None:
     """Pure: the sentence that says why a copy would not write, or None."""
-    if seen.stand is Stand.deleted or (seen.stand in (Stand.different, Stand.cut_over) and not told.overwrite):
+    if seen.stand in (Stand.deleted, Stand.corrupt) or (
+        seen.stand in (Stand.different, Stand.cut_over) and not told.overwrite
+    ):
         return _SAYS[seen.stand]
     if seen.lease is not None and seen.stand is not Stand.same and not told.takeover:
         return leased(seen.lease.holder, seen.lease.expires_at.isoformat(timespec="seconds"))
@@ -103,6 +109,8 @@ async def preview(store: AuthStore | None, caller: Caller, read: Reading, folder
     report = Report("plan", called(read.source), caller.need("admin"), by=operator())
     began = time.monotonic()
     report.notes += read.notes
+    if not read.names:
+        report.notes.append(NOTHING)
     for one, other in read.alike:
         report.notes.append(f"sessions {one} and {other} may be one tenant under two names: give names with --map")
     done = 0
@@ -113,8 +121,11 @@ async def preview(store: AuthStore | None, caller: Caller, read: Reading, folder
         if seen.target is not None and seen.stand is not Stand.same:
             each.facts["differs_from_here"] = len(differences(plan.digests, seen.target.digests))
         each.integrity = integrity.findings(plan.creds, plan.rows)
-        folder.quarantine(plan.source_name, plan.quarantine)
         report.sessions.append(_foresee(each, plan, seen))
+        try:
+            folder.quarantine(plan.source_name, plan.quarantine)
+        except Unwritten as error:
+            each.settle("unwritten", Verdict.failed, error.detail)
         done += 1
         progress(done, len(read.names))
     report.took_s = time.monotonic() - began
@@ -125,11 +136,12 @@ async def copy(run: Run, read: Reading, told: Told, folder: Folder, progress: Pr
     """Copies every session of the reading. Raises what keeps all of them from being copied."""
     began = time.monotonic()
     run.report.notes += read.notes
+    if not read.names:
+        run.report.notes.append(NOTHING)
     done = 0
     async for plan in read.plans():
         start = time.monotonic()
-        folder.quarantine(plan.source_name, plan.quarantine)
-        each, version = await copy_session(run, plan, told)
+        each, version = await _copy_one(run, plan, told, folder)
         each.took_s = round(time.monotonic() - start, 3)
         await run.note(each, version, plan.digest if version is not None else None)
         done += 1
@@ -138,13 +150,22 @@ async def copy(run: Run, read: Reading, told: Told, folder: Folder, progress: Pr
     return await run.end()
 
 
+async def _copy_one(run: Run, plan: SessionPlan, told: Told, folder: Folder) -> tuple[SessionReport, int | None]:
+    """Its quarantine on disk, then the session; what is wrong with one keeps none of the others from being copied."""
+    try:
+        folder.quarantine(plan.source_name, plan.quarantine)
+        return await copy_session(run, plan, told)
+    except Unwritten as error:
+        return begin_session(plan).settle("refused", Verdict.failed, f"not moved: {error.detail}"), None
+
+
 async def copy_session(
     run: Run, plan: SessionPlan, told: Told, epoch: int | None = None
 ) -> tuple[SessionReport, int | None]:
     """One session; its version here when it holds the plan's values now. ``epoch``: of a lease that is ours."""
     each = begin_session(plan)
     if plan.blocked is not None:
-        return each.settle("blocked", Verdict.failed, f"not moved: {plan.blocked.value}"), None
+        return each.settle("blocked", Verdict.failed, f"not moved: {plan.not_moved}"), None
     seen = await look(run.store, run.caller, plan, run.report.source)
     target = seen.target
     if seen.stand is Stand.same and target is not None:
@@ -212,11 +233,11 @@ def _quarantine_verdict(plan: SessionPlan) -> Verdict:
 
 def _foresee(each: SessionReport, plan: SessionPlan, seen: Seen) -> SessionReport:
     if plan.blocked is not None:
-        return each.settle("blocked", Verdict.findings, f"will not be moved: {plan.blocked.value}")
+        return each.settle("blocked", Verdict.findings, f"will not be moved: {plan.not_moved}")
     why = refusal(seen, Told())
     if why is not None:
         return each.settle("refused", Verdict.findings, why)
-    bad = any(finding.get("severity") == "error" for finding in each.integrity)
+    bad = any(finding.get("severity") == "error" for finding in each.integrity or ())
     verdict = Verdict.findings if plan.quarantine or bad else Verdict.good
     if seen.stand is Stand.same:
         return each.settle("same", verdict, "nothing to write")

@@ -64,7 +64,7 @@ async def cutover(run: Run, source: Source, origin: Origin, chosen: Cutover, fol
     each = begin_session(plan)
     version = digest = None
     if plan.blocked is not None:
-        each.settle("blocked", Verdict.failed, f"not moved: {plan.blocked.value}")
+        each.settle("blocked", Verdict.failed, f"not moved: {plan.not_moved}")
     else:
         try:
             async with holding(run.store, run.caller, plan.name, takeover=chosen.told.takeover) as hold:

@@ -49,6 +49,7 @@ class Blocked(StrEnum):
     bad_creds = "bad-creds"
     bad_name = "bad-name"  # the service cannot have a session of this name: give one with --map
     name_taken = "name-taken"  # another session of this source has the same name here
+    unreadable = "unreadable"  # it changes too fast, or its part of the source is damaged; `why` says it
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class Quarantined:
 
 @dataclass(slots=True)
 class SessionPlan:
-    """One session: its keys as they will be, and everything that was found on the way."""
+    """One session: its keys as they will be, and everything that was found on the way. ``why``: more about ``blocked``."""
 
     source_name: str
     name: str
@@ -94,6 +95,12 @@ class SessionPlan:
     repairs: "Counter[str]" = field(default_factory=Counter)
     quarantine: list[Quarantined] = field(default_factory=list, repr=False)
     blocked: Blocked | None = None
+    why: str = ""
+
+    @property
+    def not_moved(self) -> str:
+        """What keeps it from being moved, in words."""
+        return self.why or str(self.blocked)
 
     @property
     def creds(self) -> bytes | None:

@@ -9,10 +9,12 @@ from typing import Final
 
 from service.errors import BadInput
 from service.migrate.plan import Blocked, Name, Options, SessionPlan, alike, plan_session, taken_names
-from service.migrate.source import Found, Snapshot, Source, SourceError
+from service.migrate.source import Found, Snapshot, Source, SourceAway, SourceError, SourceRefused, WrongSource
 
 _READS: Final = 3
 _STANDBY: Final = "the source is a standby: what its primary stored last may be missing; a cutover needs the primary"
+
+NOTHING: Final = "the source holds no session: nothing was done"
 
 Progress = Callable[[int, int], None]
 """``progress(sessions done, sessions in all)``."""
@@ -40,19 +42,31 @@ class Reading:
         return plan
 
     async def plans(self) -> AsyncIterator[SessionPlan]:
-        """Every session's plan, at most two in memory."""
+        """Every session's plan, at most two in memory. One that cannot be read is blocked, and keeps nobody up.
+
+        Raises what is true of all of them: SourceAway, SourceRefused, WrongSource.
+        """
         ahead: asyncio.Task[SessionPlan] | None = None
         try:
             for place, name in enumerate(self.names):
-                plan = await (ahead or self.plan(name))
+                plan = await (ahead or self._plan(name))
                 ahead = None
                 if place + 1 < len(self.names):
-                    ahead = asyncio.ensure_future(self.plan(self.names[place + 1]))
+                    ahead = asyncio.ensure_future(self._plan(self.names[place + 1]))
                 yield plan
         finally:
             if ahead is not None:
                 ahead.cancel()
                 await asyncio.gather(ahead, return_exceptions=True)
+
+    async def _plan(self, session: str) -> SessionPlan:
+        try:
+            return await self.plan(session)
+        except (SourceAway, SourceRefused, WrongSource):
+            raise
+        except SourceError as error:
+            name = self.options.names.get(session, session)
+            return SessionPlan(session, name, blocked=Blocked.unreadable, why=error.detail)
 
     async def _read(self, session: str) -> Found:
         if self.snapshot.consistent:

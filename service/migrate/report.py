@@ -15,10 +15,15 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
+from service.errors import ServiceError
 from service.migrate.plan import Name, Quarantined, SessionPlan
 
 _FOLDER_MODE: Final = 0o700
 _FILE_MODE: Final = 0o600
+
+
+class Unwritten(ServiceError):
+    """A file of the run cannot be written."""
 
 
 class Verdict(StrEnum):
@@ -62,7 +67,7 @@ class SessionReport:
     quarantined: dict[str, int] = field(default_factory=dict)
     quarantine: list[Listed] = field(default_factory=list)
     differences: list[Listed] = field(default_factory=list)
-    integrity: list[dict[str, Any]] = field(default_factory=list)
+    integrity: list[dict[str, Any]] | None = None  # None: the rules were not asked
     facts: dict[str, Any] = field(default_factory=dict)
     took_s: float = 0.0
 
@@ -81,7 +86,7 @@ class SessionReport:
             "quarantined": sum(self.quarantined.values()),
             "expired": self.expired,
             "differences": len(self.differences),
-            "integrity": len(self.integrity),
+            "integrity": "-" if self.integrity is None else len(self.integrity),
             "says": self.says,
         }
 
@@ -103,8 +108,9 @@ class Report:
 
     @property
     def verdict(self) -> Verdict:
+        """That of the worst session; without any session nothing was done, which is no success."""
         verdicts = {each.verdict for each in self.sessions}
-        if Verdict.failed in verdicts:
+        if Verdict.failed in verdicts or not verdicts:
             return Verdict.failed
         return Verdict.findings if Verdict.findings in verdicts or self.notes else Verdict.good
 
@@ -161,11 +167,16 @@ class Folder:
     def _write(self, name: str, text: str, how: int) -> None:
         if self.path is None:
             return
+        try:
+            self.path.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+            descriptor = os.open(self.path / name, os.O_WRONLY | os.O_CREAT | how, _FILE_MODE)
+            with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogatepass") as file:
+                file.write(text)
+        except OSError as error:
+            raise Unwritten(
+                f"{name} cannot be written ({os.strerror(error.errno or 0)}): name a folder with --report"
+            ) from None
         self.written = True
-        self.path.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
-        descriptor = os.open(self.path / name, os.O_WRONLY | os.O_CREAT | how, _FILE_MODE)
-        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogatepass") as file:
-            file.write(text)
 
 
 def page(report: Report) -> str:
@@ -215,7 +226,7 @@ def _session(each: SessionReport) -> str:
     }
     return (
         f'<h2 class="{each.verdict}">{_text(each.session)}</h2>{_facts(facts)}'
-        f"{_listed('Differences', each.differences)}{_listed('Quarantine', each.quarantine)}{_findings(each.integrity)}"
+        f"{_listed('Differences', each.differences)}{_listed('Quarantine', each.quarantine)}{_findings(each.integrity or [])}"
     )
 
 

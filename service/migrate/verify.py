@@ -9,7 +9,7 @@ import time
 from service.errors import Corrupt, Deleted
 from service.migrate import integrity
 from service.migrate.plan import SessionPlan
-from service.migrate.reading import Progress, Reading
+from service.migrate.reading import NOTHING, Progress, Reading
 from service.migrate.report import Report, SessionReport, Verdict, begin_session, differences
 from service.migrate.runs import Run
 from service.migrate.target import Target, read_target
@@ -20,6 +20,8 @@ async def verify(run: Run, read: Reading, progress: Progress) -> Report:
     """Verifies every session of the reading."""
     began = time.monotonic()
     run.report.notes += read.notes
+    if not read.names:
+        run.report.notes.append(NOTHING)
     done = 0
     async for plan in read.plans():
         start = time.monotonic()
@@ -36,7 +38,7 @@ async def verify_session(store: AuthStore, caller: Caller, plan: SessionPlan) ->
     """One session, and what was read here."""
     each = begin_session(plan)
     if plan.blocked is not None:
-        return each.settle("blocked", Verdict.failed, f"not moved: {plan.blocked.value}"), None
+        return each.settle("blocked", Verdict.failed, f"not moved: {plan.not_moved}"), None
     try:
         target = await read_target(store, caller, plan.name)
     except (Deleted, Corrupt) as error:

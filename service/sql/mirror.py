@@ -8,6 +8,9 @@ import asyncpg
 
 from service.sql.pool import Connection
 
+_WAITING_PAGE: Final = 1000
+_BEFORE_ALL: Final = UUID(int=0)
+
 # What still waits was not applied, whatever is kept: entries follow `applied` without a gap.
 KEEP_ORIGIN_SQL: Final = """
 INSERT INTO session_origins AS o (sid, sealed, applied) SELECT s.sid, $2, s.version FROM sessions s WHERE s.sid = $1
@@ -37,9 +40,11 @@ WITH upd AS (
 SELECT version FROM upd
 """
 
+# A page at a time along the primary key; $1 NULL: of every tenant.
 WAITING_SQL: Final = """
 SELECT e.sid, s.tenant, s.name, count(*) AS entries, min(e.at) AS oldest
-FROM mirror_entries e JOIN sessions s ON s.sid = e.sid GROUP BY e.sid, s.tenant, s.name ORDER BY oldest LIMIT 1000
+FROM mirror_entries e JOIN sessions s ON s.sid = e.sid WHERE e.sid > $2 AND ($1::text IS NULL OR s.tenant = $1)
+GROUP BY e.sid, s.tenant, s.name ORDER BY e.sid LIMIT $3
 """
 
 TURN_SQL: Final = "SELECT sealed, applied FROM session_origins WHERE sid = $1 FOR UPDATE"
@@ -81,9 +86,14 @@ async def switch(
     return version
 
 
-async def waiting(connection: Connection) -> list[tuple[UUID, str, str, int, datetime]]:
-    """``(sid, tenant, name, entries, since)`` of sessions with entries, longest waiting first, up to 1,000."""
-    return [tuple(record) for record in await connection.fetch(WAITING_SQL)]
+async def waiting(connection: Connection, tenant: str | None) -> list[tuple[UUID, str, str, int, datetime]]:
+    """``(sid, tenant, name, entries, since)`` of every session with entries, longest waiting first; of one tenant or all."""
+    found: list[asyncpg.Record] = []
+    page: list[asyncpg.Record] | None = None
+    while page is None or len(page) == _WAITING_PAGE:
+        page = await connection.fetch(WAITING_SQL, tenant, found[-1]["sid"] if found else _BEFORE_ALL, _WAITING_PAGE)
+        found += page
+    return sorted((tuple(record) for record in found), key=lambda each: each[-1])
 
 
 async def take_turn(connection: Connection, sid: UUID, *, wait: bool) -> tuple[bytes, int] | None:

@@ -130,13 +130,15 @@ class Mirrors:
 
     async def waiting(self, caller: Caller) -> list[Waiting]:
         """Sessions of the caller's tenant with entries that wait."""
-        tenant = caller.need("admin")
-        return [each for each in await self.all_waiting() if each.tenant == tenant]
+        return await self._waiting(caller.need("admin"))
 
     async def all_waiting(self) -> list[Waiting]:
         """The same of every tenant: what the worker of a serving process asks."""
+        return await self._waiting(None)
+
+    async def _waiting(self, tenant: str | None) -> list[Waiting]:
         async with self._database.connection() as connection:
-            found = await sql.waiting(connection)
+            found = await sql.waiting(connection, tenant)
         return [Waiting(tenant, name, entries, since) for _, tenant, name, entries, since in found]
 
     @asynccontextmanager
