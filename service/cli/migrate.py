@@ -288,7 +288,7 @@ def _finish(asked: Asked, report: Report) -> None:
         down = f", down for {downtime[0]} s" if downtime else ""
         typer.echo(f"{report.verb}: {report.verdict}, {keys} keys in {report.took_s:.1f} s{down}")
         if asked.folder.written:
-            typer.echo(f"files in {asked.folder.path}", err=True)
+            typer.echo(asked.folder.says, err=True)
     sys.exit(EXIT[report.verdict])
 
 

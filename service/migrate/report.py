@@ -15,6 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
+from service.errors import BadInput
 from service.migrate.plan import Name, Quarantined, SessionPlan
 
 _FOLDER_MODE: Final = 0o700
@@ -158,12 +159,25 @@ class Folder:
         self._write("report.json", json.dumps(report.plain(), default=str, indent=2) + "\n", os.O_TRUNC)
         self._write("report.html", page(report), os.O_TRUNC)
 
+    @property
+    def says(self) -> str:
+        """Where the files are and what they hold, for the operator."""
+        where = "" if self.path is None else self.path.absolute()
+        return f"files in {where}: they name ids, and a quarantine holds secrets; delete them when done"
+
     def _write(self, name: str, text: str, how: int) -> None:
         if self.path is None:
             return
         self.written = True
         self.path.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
-        descriptor = os.open(self.path / name, os.O_WRONLY | os.O_CREAT | how, _FILE_MODE)
+        try:
+            descriptor = os.open(self.path / name, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | how, _FILE_MODE)
+            os.fchmod(descriptor, _FILE_MODE)  # one that was there may be anybody's to read
+        except OSError as error:
+            why = os.strerror(error.errno or 0)
+            raise BadInput(
+                f"{name} cannot be written there as a file of yours alone ({why})", pointer="--report"
+            ) from None
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogatepass") as file:
             file.write(text)
 
