@@ -24,7 +24,10 @@ _LID_MAPPING: Final = "lid-mapping"
 
 def digest(ktype: str, text: bytes) -> bytes:
     """32 bytes of BLAKE2b over type and canonical form. BadValue when the text is no JSON, or no value of its type."""
-    canonical = json.dumps(_canonical(ktype, parse(text)), sort_keys=True, separators=(",", ":"))
+    try:
+        canonical = json.dumps(_canonical(ktype, parse(text)), sort_keys=True, separators=(",", ":"))
+    except RecursionError:
+        raise BadValue("nested too deeply") from None
     return hashlib.blake2b(f"{ktype}\0{canonical}".encode(), digest_size=SIZE).digest()
 
 
