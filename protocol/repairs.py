@@ -97,9 +97,13 @@ def _repaired(ktype: str, text: bytes, enabled: frozenset[Repair]) -> Repaired:
 
 
 def spelled(ktype: str, text: bytes, spelling: Spelling) -> bytes:
-    """A value with its bytes written as a store's own writers do; the text itself when that changes nothing."""
+    """A value with its bytes written as a store's own writers do; the text itself when that changes nothing, or when bytes
+    of it cannot be read: who writes a value back is no judge of it."""
     value = parse(text)
-    respelled = respell(ktype, value, spelling)
+    try:
+        respelled = respell(ktype, value, spelling)
+    except BadValue:
+        return text
     return text if respelled == value else dump(respelled)
 
 

@@ -164,7 +164,10 @@ def respell(ktype: str, value: Any, spelling: Spelling, met: "Counter[Spelling] 
             return found
         return spell(data, spelling)
 
-    return walk(value, SHAPES.get(ktype, Leaf.any), visit)
+    try:
+        return walk(value, SHAPES.get(ktype, Leaf.any), visit)
+    except RecursionError:
+        raise BadValue("nested too deep") from None
 
 
 def read(value: Any, pointer: str = "") -> bytes:

@@ -74,7 +74,7 @@ async def _life(app: web.Application, where: str) -> AsyncIterator[None]:
         else:
             stack.push_async_callback(end, asyncio.create_task(store.settler.run()))
         stack.push_async_callback(end, asyncio.create_task(_keep_house(store, app[METRICS])))
-        stack.push_async_callback(end, asyncio.create_task(Worker(store).run()))
+        stack.push_async_callback(end, asyncio.create_task(Worker(store, app[METRICS]).run()))
         yield
 
 

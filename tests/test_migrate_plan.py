@@ -39,6 +39,16 @@ def whys(made: SessionPlan) -> list[Why]:
     return [each.why for each in made.quarantine]
 
 
+@pytest.mark.parametrize("levels", [480, 900])
+def test_what_is_nested_too_deeply_is_kept_out_and_stops_nothing(levels: int) -> None:
+    deep = b'{"a":' * levels + b"1" + b"}" * levels
+    made = plan(SourceRow("app-state-sync-version", "1", deep), SourceRow("pre-key", "1", text(PAIR)))
+    assert made.blocked is None
+    assert dict(made.by_type)["pre-key"] == 1
+    assert set(whys(made)) <= {Why.bad_value}
+    assert plan(creds=b'{"additionalData":' + deep + b"}").blocked in {None, Blocked.bad_creds}
+
+
 def test_a_key_is_taken() -> None:
     made = plan(SourceRow("pre-key", "1", text(PAIR)))
     assert made.blocked is None

@@ -315,6 +315,7 @@ def test_metrics_count_what_they_are_told():
     metrics.lease("taken_over")
     metrics.corrupt()
     metrics.postgres_restart()
+    metrics.mirrors(3, 61.5)
     text, kind = metrics.render()
     shown = text.decode().splitlines()
     assert kind.startswith("text/plain")
@@ -332,6 +333,8 @@ def test_metrics_count_what_they_are_told():
         'authstore_lease_events_total{event="taken_over"} 1.0',
         "authstore_corrupt_total 1.0",
         "authstore_postgres_restarts_total 1.0",
+        "authstore_mirror_waiting_sessions 3.0",
+        "authstore_mirror_oldest_seconds 61.5",
     ):
         assert line in shown
     assert any(line.startswith("authstore_build_info{") and 'version="1.2.3"' in line for line in shown)

@@ -139,6 +139,20 @@ class TestLegacyPostgres(SourceContract):
         finally:
             await legacy.connection.execute("DROP OWNED BY reader; DROP ROLE reader")
 
+    async def test_an_error_of_the_reader_is_not_taken_for_the_sources(self, legacy: LegacyRig) -> None:
+        async with legacy.source() as source:
+            with pytest.raises(OSError, match="disk is full"):
+                async with source.snapshot():
+                    raise OSError("the disk is full")
+
+    async def test_a_table_that_is_gone_is_told(self, legacy: LegacyRig) -> None:
+        async with legacy.source() as source:
+            await legacy.connection.execute("ALTER TABLE whatsapp_keys RENAME TO away")
+            with pytest.raises(WrongSource, match="table of the source is gone"):
+                await source.write("one", None, [Write("pre-key", "1", None)])
+        with pytest.raises(WrongSource, match="table whatsapp_keys is gone"):
+            await open_source(legacy.url)
+
     async def test_a_deleted_key_takes_its_mistyped_twin_along(self, legacy: LegacyRig) -> None:
         group = "120363000000000001@g.us"
         twins = {

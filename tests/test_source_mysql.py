@@ -217,6 +217,14 @@ async def test_two_keys_that_the_collation_takes_for_one_are_not_merged(maria: M
             same(await snapshot.read("one"), CREDS, {large: other})
 
 
+async def test_an_error_of_the_reader_is_not_taken_for_the_sources(maria: MysqlRig) -> None:
+    await maria.execute(AUTH.format(engine="InnoDB"))
+    async with maria.source() as source:
+        with pytest.raises(OSError, match="disk is full"):
+            async with source.snapshot():
+                raise OSError("the disk is full")
+
+
 async def test_stores_are_not_guessed(maria: MysqlRig) -> None:
     with pytest.raises(WrongSource):
         await open_source(maria.url)

@@ -1,5 +1,6 @@
 """Our own export as a source: whole or refused, byte for byte."""
 
+import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
@@ -108,6 +109,19 @@ class TestNdjson(SourceContract):
         async with rig.source() as source:
             await source.write("one", text(CREDS), [])
         assert rig.path.stat().st_mode & 0o777 == 0o600
+        assert os.listdir(rig.path.parent) == [rig.path.name]
+
+    async def test_writers_of_one_file_wait_for_each_other(self, rig: NdjsonRig) -> None:
+        names = [f"s{n}" for n in range(12)]
+
+        async def write(name: str) -> None:
+            async with rig.source() as source:
+                await source.write(name, text(CREDS), [Write(*key, text(value)) for key, value in KEYS.items()])
+
+        await asyncio.gather(*map(write, names))
+        async with rig.source() as source, source.snapshot() as snapshot:
+            for name in names:
+                same(await snapshot.read(name), CREDS, KEYS)
         assert os.listdir(rig.path.parent) == [rig.path.name]
 
     async def test_a_map_is_refused(self, rig: NdjsonRig) -> None:

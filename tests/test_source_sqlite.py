@@ -151,6 +151,13 @@ class TestSqlite(SourceContract):
         databases.done("one")
 
 
+async def test_a_database_that_vanished_is_away_and_not_begun_anew(tmp_path: Path) -> None:
+    async with await open_source(f"sqlite:{tmp_path}") as source:
+        with pytest.raises(SourceAway):
+            await source.write("one", None, [Write("pre-key", "9", text(PAIR))])
+    assert os.listdir(tmp_path) == []
+
+
 async def test_what_a_crash_left_is_read_with_its_log(tmp_path: Path) -> None:
     root = tmp_path / "sessions"
     root.mkdir()

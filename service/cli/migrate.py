@@ -323,7 +323,7 @@ def _finish(asked: Asked, report: Report) -> None:
         down = f", down for {downtime[0]} s" if downtime else ""
         typer.echo(f"{report.verb}: {report.verdict}, {keys} keys in {report.took_s:.1f} s{down}")
         if asked.folder.written:
-            typer.echo(f"files in {asked.folder.path}", err=True)
+            typer.echo(asked.folder.says, err=True)
     if unwritten is not None:
         typer.echo(f"{unwritten}; the run itself ended as shown", err=True)
     sys.exit(EXIT[report.verdict if unwritten is None else Verdict.failed])

@@ -9,30 +9,33 @@ rollback carries the last of one session. They take turns a session at a time, w
 """
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 from protocol.types import session_uuid
 from service.errors import ServiceError, Unavailable
-from service.migrate.origin import Origin
+from service.migrate.origin import Origin, Place
 from service.migrate.plan import Name
 from service.migrate.reading import reading
 from service.migrate.report import Listed, differences
 from service.migrate.source import Source, SourceError, Write
 from service.migrate.target import read_target
-from service.observe import get_logger
+from service.observe import Metrics, get_logger
 from service.store import AuthStore, Caller
 from service.store.entries import Entry
-from service.store.mirrors import Turn
+from service.store.mirrors import Turn, Waiting
 
 _log = get_logger("authstore.mirror")
 
 _EVERY_S: Final = 0.5
 _PAUSES_S: Final = (1.0, 2.0, 5.0, 15.0, 30.0)
+_TELL_EVERY_S: Final = 300.0
 _KEPT_OPEN: Final = 32
+_TURNS: Final = 4  # at once: each holds a connection of ours while a source writes
 
 
 @dataclass(slots=True)
@@ -62,19 +65,20 @@ class Links:
     """Sources kept open between turns, the least recently used closed first."""
 
     def __init__(self) -> None:
-        self._open: dict[tuple[str, str], Source] = {}  # by --from and layout
+        self._open: dict[Place, Source] = {}
 
     @asynccontextmanager
     async def to(self, origin: Origin) -> AsyncIterator[Source]:
         """The origin's source; one that failed is closed and opened anew next time."""
-        place = origin.spec, json.dumps(origin.layout, sort_keys=True)
-        source = self._open.pop(place, None) or await origin.open()
+        source = self._open.pop(origin.place, None) or await origin.open()
         try:
             yield source
         except BaseException:
             await source.close()
             raise
-        self._open[place] = source
+        if (other := self._open.pop(origin.place, None)) is not None:
+            await other.close()
+        self._open[origin.place] = source
         while len(self._open) > _KEPT_OPEN:
             await self._open.pop(next(iter(self._open))).close()
 
@@ -119,12 +123,21 @@ async def _carry(turn: Turn, links: Links, until: int | None) -> int:
 
 
 class Worker:
-    """Carries for every session that has entries. One a process; several processes share the work by turns."""
+    """Carries for every session that has entries. One a process; several processes share the work by turns.
 
-    def __init__(self, store: AuthStore) -> None:
+    Sources are visited side by side, the sessions of one source one after another. A source that does not open is left
+    alone for a while, and so is a session whose commits it does not take: neither keeps the others waiting.
+    """
+
+    def __init__(self, store: AuthStore, metrics: Metrics | None = None) -> None:
         self._store = store
+        self._metrics = metrics
         self._links = Links()
-        self._failures: dict[bytes, tuple[int, float]] = {}  # session -> failures in a row, when to try again
+        self._origins: dict[bytes, Origin] = {}  # by session
+        self._visits: dict[Place, asyncio.Task[int]] = {}
+        self._turns = asyncio.Semaphore(_TURNS)
+        self._failures: dict[bytes | Place, tuple[int, float]] = {}  # failures in a row, when to try again
+        self._told_at = 0.0
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -133,49 +146,148 @@ class Worker:
                 await asyncio.sleep(_EVERY_S)
                 try:
                     if self._store.is_open:
-                        await self.round()
+                        await self._set_out()
                 except Unavailable:
                     continue
                 except Exception as error:
                     _log.exception("the mirror failed", exc=error)
         finally:
-            await self._links.close()
+            await self.close()
 
     async def round(self) -> int:
         """One turn for each session that waits; how many entries were carried."""
-        carried = 0
-        now = asyncio.get_running_loop().time()
-        for each in await self._store.mirrors.all_waiting():
-            sid = session_uuid(each.tenant, each.name).bytes
-            failures, again = self._failures.get(sid, (0, 0.0))
-            if now < again:
-                continue
-            try:
-                carried += await carry(self._store, Caller(each.tenant, "admin"), each.name, self._links)
-                self._failures.pop(sid, None)
-            except Unavailable:
-                raise
-            except ServiceError as error:
-                self._failures[sid] = failures + 1, now + _PAUSES_S[min(failures, len(_PAUSES_S) - 1)]
-                if not failures:  # once, not at every try
-                    _log.exception("a mirror's source does not take its commits; they wait", exc=error)
-        return carried
+        return sum(await asyncio.gather(*await self._set_out()))
 
     async def close(self) -> None:
+        """Ends what is under way; an entry that is not known to be carried stays."""
+        visits = list(self._visits.values())
+        for visit in visits:
+            visit.cancel()
+        await asyncio.gather(*visits, return_exceptions=True)
         await self._links.close()
+
+    async def _set_out(self) -> list["asyncio.Task[int]"]:
+        """Begins a visit to each source that has something to carry and is not being visited."""
+        waiting = await self._store.mirrors.all_waiting()
+        self._tell(waiting)
+        sources: dict[Place, list[Waiting]] = {}
+        for each in waiting:
+            if self._due(_sid(each)) and (origin := await self._origin(each)) is not None and self._due(origin.place):
+                sources.setdefault(origin.place, []).append(each)
+        begun = []
+        for place, sessions in sources.items():
+            if place not in self._visits:
+                visit = self._visits[place] = asyncio.create_task(self._visit(place, sessions))
+                visit.add_done_callback(partial(self._ended, place))
+                begun.append(visit)
+        return begun
+
+    def _ended(self, place: Place, visit: "asyncio.Task[int]") -> None:
+        del self._visits[place]
+        if not visit.cancelled() and (error := visit.exception()) is not None:
+            _log.exception("the mirror failed", exc=error)
+
+    async def _visit(self, place: Place, sessions: Sequence[Waiting]) -> int:
+        """One turn for each of a source's sessions, as long as the source can be reached."""
+        carried = 0
+        for each in sessions:
+            try:
+                async with self._links.to(
+                    self._origins[_sid(each)]
+                ):  # before the turn, which holds a connection of ours
+                    pass
+                self._failures.pop(place, None)
+            except Exception as error:
+                self._failed(place, error)
+                self._origins.pop(_sid(each), None)  # it may come from elsewhere by now
+                break
+            carried += await self._carry(each)
+        return carried
+
+    async def _carry(self, each: Waiting) -> int:
+        try:
+            async with self._turns:
+                carried = await carry(self._store, Caller(each.tenant, "admin"), each.name, self._links)
+        except Unavailable:
+            return 0  # our own database: the next round tries again
+        except Exception as error:
+            self._failed(_sid(each), error)
+            self._origins.pop(_sid(each), None)
+            return 0
+        self._failures.pop(_sid(each), None)
+        return carried
+
+    async def _origin(self, each: Waiting) -> Origin | None:
+        sid = _sid(each)
+        if sid not in self._origins:
+            try:
+                text = await self._store.mirrors.origin(Caller(each.tenant, "admin"), each.name)
+                if text is None:
+                    return None
+                self._origins[sid] = Origin.decode(text)
+            except Unavailable:
+                raise
+            except Exception as error:
+                self._failed(sid, error)
+                return None
+        return self._origins[sid]
+
+    def _due(self, key: bytes | Place) -> bool:
+        return asyncio.get_running_loop().time() >= self._failures.get(key, (0, 0.0))[1]
+
+    def _failed(self, key: bytes | Place, error: Exception) -> None:
+        failures, _ = self._failures.get(key, (0, 0.0))
+        now = asyncio.get_running_loop().time()
+        if not self._failures:
+            self._told_at = now
+        self._failures[key] = failures + 1, now + _PAUSES_S[min(failures, len(_PAUSES_S) - 1)]
+        if not failures:  # once, not at every try
+            _log.exception("a mirror's source does not take its commits; they wait", exc=error)
+
+    def _tell(self, waiting: Sequence[Waiting]) -> None:
+        """How many wait and for how long: to the metrics always, to the log now and then while something fails."""
+        oldest = min((each.since for each in waiting), default=None)
+        age = 0.0 if oldest is None else max(0.0, (datetime.now(UTC) - oldest).total_seconds())
+        if self._metrics is not None:
+            self._metrics.mirrors(len(waiting), age)
+        sids = {_sid(each) for each in waiting}
+        self._failures = {k: v for k, v in self._failures.items() if sids and (k in sids or not isinstance(k, bytes))}
+        now = asyncio.get_running_loop().time()
+        if self._failures and now - self._told_at >= _TELL_EVERY_S:
+            self._told_at = now
+            commits = sum(each.entries for each in waiting)
+            _log.warning("commits wait for their source", sessions=len(waiting), commits=commits, delay_s=round(age))
 
 
 async def drain(store: AuthStore, caller: Caller, only: str | None = None) -> int:
-    """Carries everything that waits in the caller's tenant now; how many entries. Raises SourceError."""
+    """Carries everything that waits in the caller's tenant now; how many entries. Raises what kept one session's from it,
+    once those of the others are carried."""
     links, carried = Links(), 0
+    failed: dict[str, ServiceError] = {}
     try:
-        while waiting := [each for each in await store.mirrors.waiting(caller) if only in (None, each.name)]:
+        while waiting := [
+            each
+            for each in await store.mirrors.waiting(caller)
+            if only in (None, each.name) and each.name not in failed
+        ]:
             done = 0
             for each in waiting:
-                done += await carry(store, caller, each.name, links, wait=True)
+                try:
+                    done += await carry(store, caller, each.name, links, wait=True)
+                except Unavailable:
+                    raise
+                except ServiceError as error:
+                    failed[each.name] = error
             carried += done
-            if not done:
+            if not done and len(failed) < len(waiting):
                 raise SourceError("entries wait and their source is not known any more")
     finally:
         await links.close()
+    if failed:
+        why = "; ".join(sorted({error.detail for error in failed.values()}))
+        raise SourceError(f"{carried} commits carried over, but those of {len(failed)} sessions still wait: {why}")
     return carried
+
+
+def _sid(each: Waiting) -> bytes:
+    return session_uuid(each.tenant, each.name).bytes

@@ -12,6 +12,9 @@ from service.migrate.runs import options_plain
 from service.migrate.source import Source
 from service.migrate.sources import Layout, open_source
 
+Place = tuple[str, str]
+"""What makes two origins one source: ``--from`` and the layout."""
+
 
 @dataclass(frozen=True, slots=True)
 class Origin:
@@ -21,6 +24,10 @@ class Origin:
     session: str
     options: Options
     layout: Layout | None = None
+
+    @property
+    def place(self) -> Place:
+        return self.spec, json.dumps(self.layout, sort_keys=True)
 
     async def open(self) -> Source:
         """The source. Raises what `open_source` raises."""

@@ -84,6 +84,8 @@ async def reading(source: Source, options: Options, only: Sequence[str] = ()) ->
     """The source at this moment. ``only``: sessions by their name there or here. BadInput when one is unknown."""
     async with source.snapshot() as snapshot:
         every = [name async for name in snapshot.sessions()]
+        if not only and options.names.keys() - set(every):
+            raise BadInput("[sessions] names a session that the source does not have", pointer="--map")
         chosen = [name for name in every if not only or name in only or options.names.get(name) in only]
         named = {options.names.get(name, name) for name in chosen} | set(chosen)
         if any(name not in named for name in only):

@@ -164,17 +164,25 @@ class Folder:
         self._write("report.json", json.dumps(report.plain(), default=str, indent=2) + "\n", os.O_TRUNC)
         self._write("report.html", page(report), os.O_TRUNC)
 
+    @property
+    def says(self) -> str:
+        """Where the files are and what they hold, for the operator."""
+        where = "" if self.path is None else self.path.absolute()
+        return f"files in {where}: they name ids, and a quarantine holds secrets; delete them when done"
+
     def _write(self, name: str, text: str, how: int) -> None:
         if self.path is None:
             return
         try:
             self.path.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
-            descriptor = os.open(self.path / name, os.O_WRONLY | os.O_CREAT | how, _FILE_MODE)
+            descriptor = os.open(self.path / name, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | how, _FILE_MODE)
             with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogatepass") as file:
+                os.fchmod(descriptor, _FILE_MODE)  # one that was there may be anybody's to read
                 file.write(text)
         except OSError as error:
+            why = os.strerror(error.errno or 0)
             raise Unwritten(
-                f"{name} cannot be written ({os.strerror(error.errno or 0)}): name a folder with --report"
+                f"{name} cannot be written there as a file of yours alone ({why}): name a folder with --report"
             ) from None
         self.written = True
 

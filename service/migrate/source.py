@@ -21,6 +21,7 @@ Every source passes one contract suite (`tests/source_contract.py`) against the 
 7. Memory: one session at a time. ``sessions`` streams.
 """
 
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -47,6 +48,18 @@ class SourceRefused(SourceError):
 
 class WrongSource(SourceError):
     """The source is not laid out as any store we know."""
+
+
+def away(error: BaseException) -> SourceAway:
+    """SourceAway, with the reason where the system gives one."""
+    each: BaseException | None = error
+    while each is not None:
+        if isinstance(each, ConnectionRefusedError):
+            return SourceAway("the source's host refuses the connection: nothing listens at that port")
+        if isinstance(each, socket.gaierror):
+            return SourceAway("the source's host is not known")
+        each = each.__cause__ or each.__context__
+    return SourceAway()
 
 
 class FaultKind(StrEnum):

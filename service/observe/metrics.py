@@ -76,6 +76,10 @@ class Metrics:
         self._checks = _counter(registry, "integrity_checks", "Sessions checked, by verdict.", "verdict")
         self._findings = _gauge(registry, "open_findings", "Findings of the last checks, by rule.", "rule")
         self._restarts = _counter(registry, "postgres_restarts", "Restarts of the embedded Postgres.")
+        self._mirrored = _gauge(
+            registry, "mirror_waiting_sessions", "Sessions with commits that wait for their source."
+        )
+        self._mirror_s = _gauge(registry, "mirror_oldest_seconds", "Age of the commit that waits longest, 0 for none.")
         build = Gauge("authstore_build_info", "What runs.", ["version", "python"], registry=registry)
         build.labels(version, platform.python_version()).set(1)
 
@@ -129,6 +133,11 @@ class Metrics:
     def postgres_restart(self) -> None:
         """Count a restart of the embedded Postgres."""
         self._restarts[()].inc()
+
+    def mirrors(self, sessions: int, oldest_s: float) -> None:
+        """Say how many mirrored sessions have commits that wait for their source, and since when."""
+        self._mirrored[()].set(sessions)
+        self._mirror_s[()].set(oldest_s)
 
     def render(self) -> tuple[bytes, str]:
         """The exposition text and its content type."""

@@ -45,7 +45,7 @@ async def open_source(spec: str, layout: Layout | None = None) -> Source:
     """The store that ``spec`` names, connected. Raises BadInput, SourceAway, SourceRefused, WrongSource."""
     scheme, colon, rest = spec.partition(":")
     if not colon or scheme not in _KINDS:
-        raise BadInput(f"a source is one of {', '.join(f'{kind}:' for kind in sorted(_KINDS))}", pointer="--from")
+        raise _unknown(spec)
     source: Source = await _module(scheme).open_it(spec if scheme in _URLS else rest, layout)
     return source
 
@@ -56,6 +56,12 @@ def settled(spec: str) -> str:
     if not colon or scheme not in _KINDS or scheme in _URLS or not rest:
         return spec
     return f"{scheme}:{Path(rest).absolute()}"
+
+
+def _unknown(spec: str) -> BadInput:
+    if Path(spec).is_dir():
+        return BadInput(f"a folder is given as files:{spec}", pointer="--from")
+    return BadInput(f"a source is one of {', '.join(f'{kind}:' for kind in sorted(_KINDS))}", pointer="--from")
 
 
 def _module(scheme: str) -> ModuleType:

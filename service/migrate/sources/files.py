@@ -185,12 +185,15 @@ async def open_it(path: str, layout: Layout | None) -> Source:
     """The folder at ``path``. SourceAway when there is none, WrongSource when it is something else."""
     if layout is not None:
         raise BadInput("[source] describes tables and keys of a server; folders are all alike", pointer="--map")
-    with understood():
-        return await asyncio.to_thread(_open, Path(path))
+    try:
+        with understood():
+            return await asyncio.to_thread(_open, Path(path))
+    except SourceAway:
+        raise SourceAway("there is no such folder") from None
 
 
 @dataclass(frozen=True, slots=True)
-class _Like:
+class Like:
     """Whose a file is and who may read it. Baileys takes one that it may not read for one that is not there."""
 
     owner: int
@@ -229,18 +232,18 @@ class _Like:
 def _staged(folder: Path, texts: Mapping[str, bytes]) -> Iterator[dict[str, Path]]:
     """Name -> a file beside it with the text, on disk, and as readable as what it will replace. All or none are made."""
     staged: dict[str, Path] = {}
-    new = _Like.new_in(folder)
+    new = Like.new_in(folder)
     try:
         for name, text in texts.items():
             staged[name] = folder / f"{_OURS}{hashlib.blake2b(name.encode(), digest_size=12).hexdigest()}"
-            _put(staged[name], text, _Like.of(folder / name) or new)
+            _put(staged[name], text, Like.of(folder / name) or new)
         yield staged
     finally:
         for temporary in staged.values():
             temporary.unlink(missing_ok=True)
 
 
-def _put(temporary: Path, text: bytes, like: _Like) -> None:
+def _put(temporary: Path, text: bytes, like: Like) -> None:
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "wb") as file:
@@ -256,7 +259,7 @@ def _make(folder: Path) -> None:
     folder.mkdir(mode=0o700)
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        _Like(above.st_uid, above.st_gid, 0o700).give(descriptor)
+        Like(above.st_uid, above.st_gid, 0o700).give(descriptor)
     except BaseException:
         folder.rmdir()
         raise

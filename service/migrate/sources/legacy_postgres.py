@@ -76,7 +76,9 @@ class LegacyPostgres(PostgresSource):
                     "old code never used. The real one has whatsapp_auth.creds and whatsapp_keys.value"
                 )
         for table, has, needs in (("whatsapp_auth", auth, _AUTH), ("whatsapp_keys", keys, _KEYS)):
-            if missing := needs - (has or frozenset()):
+            if has is None:
+                raise WrongSource(f"the table {table} is gone")
+            if missing := needs - has:
                 raise WrongSource(f"{table} has no column {', '.join(sorted(missing))}")
         return True
 

@@ -39,12 +39,12 @@ from service.migrate.source import (
     Found,
     Snapshot,
     Source,
-    SourceAway,
     SourceError,
     SourceRefused,
     SourceRow,
     Write,
     WrongSource,
+    away,
 )
 from service.migrate.sources import Layout
 from service.migrate.sources.layout import TableLayout, chosen, table_layout
@@ -76,6 +76,11 @@ _PORT: Final = 3306
 _CONNECT_S: Final = 10.0
 _STATEMENT_S: Final = 120.0
 _REFUSED: Final = frozenset({1044, 1045, 1049, 1142, 1143, 1227, 1290, 1698, 1836, 3118})
+_REFUSALS: Final = {
+    1045: "the source does not know this user and password",
+    1049: "the source's server has no database of that name",
+    1698: "the source does not know this user and password",
+}
 _AWAY: Final = frozenset({1040, 1053, 1203, 1205, 1213, 2002, 2003, 2006, 2013, 2055})
 
 
@@ -113,12 +118,13 @@ class MysqlSource(Source):
     async def snapshot(self) -> AsyncIterator["MysqlSnapshot"]:
         with understood():
             connection = await connect(self._address)
-            try:
+        try:
+            with understood():
                 for statement in SNAPSHOT_SQLS:
                     await run(connection, statement)
-                yield (MysqlSnapshot if self.transactional else MovingSnapshot)(self, connection)
-            finally:
-                connection.close()
+            yield (MysqlSnapshot if self.transactional else MovingSnapshot)(self, connection)
+        finally:
+            connection.close()
 
     async def fingerprint(self, session: str) -> str:
         with understood():
@@ -324,12 +330,12 @@ def understood() -> Iterator[None]:
     except (err.MySQLError, err.Warning) as error:
         code = error.args[0] if error.args and isinstance(error.args[0], int) else 0
         if code in _REFUSED:
-            raise SourceRefused from None
+            raise SourceRefused(_REFUSALS.get(code)) from None
         if code in _AWAY or isinstance(error, err.InterfaceError):
-            raise SourceAway from None
+            raise away(error) from None
         raise SourceError(f"the source refused a statement (MySQL error {code})") from None
-    except (OSError, TimeoutError, asyncio.IncompleteReadError):
-        raise SourceAway from None
+    except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+        raise away(error) from None
 
 
 async def _find(connection: aiomysql.Connection, layout: Layout | None) -> TableLayout:

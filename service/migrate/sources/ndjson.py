@@ -10,24 +10,27 @@
 A value stands in its line byte for byte as it is stored, but for line breaks between its members. The ends tell a whole
 file from one that is cut off; of such a one nothing is taken, because what is missing cannot be known.
 
-Written back, the file is replaced by a new one that is on disk before it has the name; a reader keeps the one it opened.
+Written back, the file is replaced by a new one that is on disk before it has the name; a reader keeps the one it opened, and
+of several writers one waits for the other.
 """
 
 import asyncio
+import fcntl
 import hashlib
 import json
 import os
 import re
+import secrets
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO, ClassVar, Final, Literal
 
 from service.errors import BadInput
-from service.migrate.source import Found, Snapshot, Source, SourceRow, Write, WrongSource
+from service.migrate.source import Found, Snapshot, Source, SourceAway, SourceRow, Write, WrongSource
 from service.migrate.sources import Layout
-from service.migrate.sources.files import sync, understood
+from service.migrate.sources.files import Like, sync, understood
 from service.migrate.sources.names import put_creds, put_row
 
 _FORMAT: Final = 1
@@ -91,19 +94,25 @@ class NdjsonSource(Source):
         return digest.hexdigest()
 
     def _write(self, session: str, creds: bytes | None, rows: Sequence[Write], whole: bool) -> None:
-        new = self._path.with_name(f".{self._path.name}.new")
-        with self._path.open("rb") as old, private(new, "wb") as file:
-            places = find_sessions(old)
-            held = Found() if whole or session not in places else _read(old, places[session])
-            file.write(head())
-            for name, place in places.items():
-                if name != session:
-                    file.writelines(_blocks(old, place))
-            _put_session(file, session, held, creds, rows)
-            file.write(tail(len(places.keys() | {session})))
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self._path)
+        new = self._path.with_name(f".{self._path.name}.{secrets.token_hex(4)}.new")
+        with _locked(self._path) as old:
+            try:
+                with private(new, "xb") as file:
+                    places = find_sessions(old)
+                    held = Found() if whole or session not in places else _read(old, places[session])
+                    file.write(head())
+                    for name, place in places.items():
+                        if name != session:
+                            file.writelines(_blocks(old, place))
+                    _put_session(file, session, held, creds, rows)
+                    file.write(tail(len(places.keys() | {session})))
+                    file.flush()
+                    about = os.fstat(old.fileno())
+                    Like(about.st_uid, about.st_gid, 0o600).give(file.fileno())
+                    os.fsync(file.fileno())
+                new.replace(self._path)
+            finally:
+                new.unlink(missing_ok=True)
         sync(self._path.parent)
 
 
@@ -130,8 +139,11 @@ async def open_it(path: str, layout: Layout | None) -> Source:
     """The file at ``path``. SourceAway when there is none, WrongSource when it is no whole export."""
     if layout is not None:
         raise BadInput("[source] describes tables and keys of a server; exports are all alike", pointer="--map")
-    with understood():
-        source = NdjsonSource(await asyncio.to_thread(lambda: Path(path).resolve(strict=True)))
+    try:
+        with understood():
+            source = NdjsonSource(await asyncio.to_thread(lambda: Path(path).resolve(strict=True)))
+    except SourceAway:
+        raise SourceAway("there is no such file") from None
     async with source.snapshot():
         return source
 
@@ -188,6 +200,17 @@ def find_sessions(file: IO[bytes]) -> dict[str, Place]:
         else:
             rows = 0
     raise WrongSource("the file is cut off, or lines of it are missing: nothing is taken from it")
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[IO[bytes]]:
+    """The file that has the name, opened, no other writer at it: each writes anew what it read."""
+    while True:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):  # else another took its name while we waited
+                yield file
+                return
 
 
 def _begun(text: bytes) -> str | None:

@@ -7,7 +7,7 @@ snapshots are REPEATABLE READ: every session is seen at the same moment, however
 import hashlib
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
@@ -15,7 +15,7 @@ import asyncpg
 
 from service import config, dsn
 from service.errors import BadInput
-from service.migrate.source import Found, Snapshot, Source, SourceAway, SourceError, SourceRefused, Write, WrongSource
+from service.migrate.source import Found, Snapshot, Source, SourceError, SourceRefused, Write, WrongSource, away
 from service.migrate.sources import Layout
 from service.migrate.sources.layout import chosen
 
@@ -118,12 +118,14 @@ class PostgresSource(Source):
     async def snapshot(self) -> AsyncIterator["PostgresSnapshot"]:
         with understood():
             connection = await connect(self._url)
-            try:
-                async with connection.transaction(isolation="repeatable_read", readonly=True):
-                    await _unfiltered(connection)
-                    yield PostgresSnapshot(self, connection)
-            finally:
-                await connection.close(timeout=_TIMEOUT_S)
+        try:
+            with understood():
+                await connection.transaction(isolation="repeatable_read", readonly=True).start()
+                await _unfiltered(connection)
+            yield PostgresSnapshot(self, connection)  # errors of whoever reads it are none of the source's
+        finally:
+            with suppress(*_AWAY):
+                await connection.close(timeout=_TIMEOUT_S)  # with its transaction, which wrote nothing
 
     async def standby(self) -> bool:
         with understood():
@@ -193,12 +195,16 @@ async def open_it(url: str, layout: Layout | None) -> Source:
 
 async def connect(url: str) -> Connection:
     """A connection of one's own, UTC, that never waits for ever."""
-    return await asyncpg.connect(
-        url,
-        timeout=_TIMEOUT_S,
-        command_timeout=_STATEMENT_S,
-        server_settings={"application_name": "authstore migrate", "TimeZone": "UTC"},
-    )
+    try:
+        return await asyncpg.connect(
+            url,
+            timeout=_TIMEOUT_S,
+            command_timeout=_STATEMENT_S,
+            server_settings={"application_name": "authstore migrate", "TimeZone": "UTC"},
+        )
+    except ValueError:  # the driver's text may hold the URL
+        form = "postgresql://user:password@host:port/database"
+        raise BadInput(f"the source's URL has the form {form}", pointer="--from") from None
 
 
 @contextmanager
@@ -211,11 +217,21 @@ def understood() -> Iterator[None]:
             raise SourceRefused(
                 "row-level security would hide rows from this user: read as the tables' owner or as a role with BYPASSRLS"
             ) from None
-        raise SourceRefused from None
-    except _AWAY:
-        raise SourceAway from None
+        raise SourceRefused(_refusal(error)) from None
+    except asyncpg.UndefinedTableError:
+        raise WrongSource("a table of the source is gone") from None
+    except _AWAY as error:
+        raise away(error) from None
     except asyncpg.PostgresError as error:
         raise SourceError(f"the source refused a statement (SQLSTATE {error.sqlstate})") from None
+
+
+def _refusal(error: BaseException) -> str | None:
+    if isinstance(error, asyncpg.InvalidCatalogNameError):
+        return "the source's server has no database of that name"
+    if isinstance(error, asyncpg.InvalidPasswordError):
+        return "the source does not know this user and password"
+    return None
 
 
 async def _unfiltered(connection: Connection) -> None:

@@ -34,11 +34,11 @@ from service.migrate.source import (
     Found,
     Snapshot,
     Source,
-    SourceAway,
     SourceError,
     SourceRefused,
     Write,
     WrongSource,
+    away,
 )
 from service.migrate.sources import Layout
 from service.migrate.sources.layout import chosen
@@ -277,9 +277,12 @@ class RedisSnapshot(Snapshot):
 async def open_it(url: str, layout: Layout | None) -> Source:
     """The layout that the map names or describes, or the only one that is there."""
     try:
+        _check_number(url)
         client = driver.Redis.from_url(url, socket_connect_timeout=_CONNECT_S, socket_timeout=_ANSWER_S)
     except ValueError:
-        raise BadInput("the source's URL is not one of Redis", pointer="--from") from None
+        raise BadInput(
+            "the source's URL has the form redis://user:password@host:port/number", pointer="--from"
+        ) from None
     try:
         with understood():
             await _answer(client.ping())
@@ -287,6 +290,13 @@ async def open_it(url: str, layout: Layout | None) -> Source:
     except BaseException:
         await client.aclose()
         raise
+
+
+def _check_number(url: str) -> None:
+    """ValueError for a database that is no number: the driver would take the first one instead."""
+    number = urlsplit(url).path.strip("/")
+    if number and not number.isdecimal():
+        raise ValueError
 
 
 async def _layout(url: str, client: "driver.Redis", layout: Layout | None) -> KeyLayout:
@@ -336,10 +346,12 @@ def understood() -> Iterator[None]:
     """The driver's errors as ours; their texts can hold keys."""
     try:
         yield
-    except (exceptions.AuthenticationError, exceptions.NoPermissionError, exceptions.ReadOnlyError):
+    except exceptions.AuthenticationError:
+        raise SourceRefused("the source does not know this user and password") from None
+    except (exceptions.NoPermissionError, exceptions.ReadOnlyError):
         raise SourceRefused from None
-    except (exceptions.ConnectionError, exceptions.TimeoutError, OSError):
-        raise SourceAway from None
+    except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
+        raise away(error) from None
     except exceptions.RedisError as error:
         raise SourceError(f"the source refused a command ({type(error).__name__})") from None
 

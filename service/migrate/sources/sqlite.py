@@ -103,7 +103,11 @@ class SqliteSource(Source):
             return await asyncio.to_thread(_marks, self.find(session))
 
     async def write(self, session: str, creds: bytes | None, rows: Sequence[Write], *, whole: bool = False) -> None:
-        path = self.find(session) or self._new(session)
+        path = self.find(session)
+        if path is None:
+            path = self._new(session)
+            if not whole:  # what changed is no session: beside no creds a client begins a new identity
+                raise SourceAway("the session's database is gone")
         with understood():
             await asyncio.to_thread(_write, path, creds, rows, whole)
 
@@ -184,9 +188,12 @@ async def open_it(path: str, layout: Layout | None) -> Source:
     """The database, or the folder, at ``path``."""
     if layout is not None:
         raise BadInput("[source] describes tables and keys of a server; these are all alike", pointer="--map")
-    with files_understood():
-        root = await asyncio.to_thread(lambda: Path(path).resolve(strict=True))
-        source = SqliteSource(root, alone=root.is_file())
+    try:
+        with files_understood():
+            root = await asyncio.to_thread(lambda: Path(path).resolve(strict=True))
+    except SourceAway:
+        raise SourceAway("there is no such file or folder") from None
+    source = SqliteSource(root, alone=root.is_file())
     with understood():
         for each in source.databases().values():
             await asyncio.to_thread(_within, each, _check)

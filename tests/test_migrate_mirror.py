@@ -1,0 +1,152 @@
+"""One mirror's trouble is its own: a value, a session or a source that fails keeps no other session's commits waiting."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from migrating import CALLER, Scene, shop, shop_scene
+
+from service.migrate import mirror
+from service.migrate.cutover import Cutover, cutover
+from service.migrate.mirror import Worker, drain
+from service.migrate.origin import Origin
+from service.migrate.plan import Options
+from service.migrate.report import Folder
+from service.migrate.runs import Run
+from service.migrate.source import SourceError
+from service.migrate.sources import open_source, postgres
+from service.observe import Metrics
+from service.store.request import CommitRequest, Row
+
+NAMES = ("a", "b", "c")
+
+
+@pytest.fixture
+async def scene(database_url: str) -> AsyncIterator[Scene]:
+    """Three mirrored sessions of the shop."""
+    async with shop_scene(database_url) as opened:
+        for name in NAMES:
+            await opened.source.execute(
+                "INSERT INTO whatsapp_auth (company_id, creds) SELECT $1, creds FROM whatsapp_auth WHERE company_id = $2",
+                name,
+                shop.SESSION,
+            )
+            await move(opened, name)
+        yield opened
+
+
+async def move(scene: Scene, name: str) -> None:
+    async with await open_source(scene.source_url) as source:
+        run = await Run.begin(scene.store, CALLER, "cutover", source.kind, {})
+        origin = Origin(scene.source_url, name, Options())
+        chosen = Cutover(stopped=True, watch_s=0, mirror=True)
+        report = await cutover(run, source, origin, chosen, Folder(None), lambda _: None)
+    assert report.sessions[0].outcome == "cut-over"
+
+
+async def put(scene: Scene, name: str, ktype: str = "lid-mapping", value: bytes = b'"888"') -> None:
+    await scene.store.commit(CALLER, name, CommitRequest(rows=[Row(ktype, b"70707", value)]))
+
+
+async def carried(scene: Scene) -> dict[str, Any]:
+    """What arrived at the source, by session."""
+    rows = await scene.source.fetch("SELECT company_id, value::text FROM whatsapp_keys WHERE key_id = '70707'")
+    return {row["company_id"]: json.loads(row["value"]) for row in rows}
+
+
+async def waits(scene: Scene) -> list[str]:
+    return sorted(each.name for each in await scene.store.mirrors.waiting(CALLER))
+
+
+async def test_bytes_that_cannot_be_read_are_carried_as_they_are(scene: Scene) -> None:
+    odd = {"token": {"type": "Buffer", "data": "AQID-_8"}}  # base64url: what the service stores, and Node reads
+    await put(scene, "a", "tctoken", json.dumps(odd).encode())
+    await put(scene, "b")
+    worker = Worker(scene.store)
+    assert await worker.round() == 2
+    await worker.close()
+    assert await carried(scene) == {"a": odd, "b": "888"}
+
+
+async def test_a_session_whose_commits_are_not_taken_keeps_no_other_waiting(scene: Scene) -> None:
+    refused = "ALTER TABLE whatsapp_keys ADD CONSTRAINT never CHECK (company_id <> 'a' OR key_id <> '70707')"
+    await scene.source.execute(refused)
+    for name in NAMES:
+        await put(scene, name)
+    metrics = Metrics("1")
+    worker = Worker(scene.store, metrics)
+    assert await worker.round() == 2
+    assert await waits(scene) == ["a"]
+    assert set(await carried(scene)) == {"b", "c"}
+    await worker.round()  # "a" is let alone for a while; the metrics say that it waits
+    await worker.close()
+    shown = metrics.render()[0].decode().splitlines()
+    assert "authstore_mirror_waiting_sessions 1.0" in shown
+    (oldest,) = [float(line.split()[1]) for line in shown if line.startswith("authstore_mirror_oldest_seconds ")]
+    assert oldest > 0
+    await put(scene, "b")
+    with pytest.raises(SourceError, match=r"1 commits carried over, but those of 1 sessions still wait: .*23514"):
+        await drain(scene.store, CALLER)
+    assert await waits(scene) == ["a"]
+
+
+async def test_a_deleted_session_keeps_no_other_waiting(scene: Scene) -> None:
+    for name in NAMES:
+        await put(scene, name)
+    await scene.store.delete(CALLER, "a", epoch=None, purge=False)
+    if "a" in await waits(scene):
+        with pytest.raises(SourceError, match="1 sessions still wait: The session was deleted"):
+            await drain(scene.store, CALLER)
+    else:
+        assert await drain(scene.store, CALLER) == 2
+    assert set(await carried(scene)) == {"b", "c"}
+
+
+async def test_a_failing_mirror_says_so_again_and_again(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[dict[str, object]] = []
+    monkeypatch.setattr(mirror, "_TELL_EVERY_S", 0.0)
+    monkeypatch.setattr(mirror._log, "warning", lambda text, **fields: told.append({"text": text, **fields}))
+    await scene.source.execute("ALTER TABLE whatsapp_keys RENAME TO away")
+    await put(scene, "a")
+    worker = Worker(scene.store)
+    for _ in range(3):
+        assert await worker.round() == 0
+    await worker.close()
+    assert [(each["sessions"], each["commits"]) for each in told] == [(1, 1)] * 2
+    assert "70707" not in str(told)
+
+
+@asynccontextmanager
+async def silent_server() -> AsyncIterator[int]:
+    """Takes connections and never answers."""
+    server = await asyncio.start_server(lambda _reader, _writer: asyncio.sleep(3600), "127.0.0.1", 0)
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+
+
+async def test_a_source_that_does_not_answer_keeps_no_other_waiting(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "_TIMEOUT_S", 600.0)
+    async with silent_server() as port:
+        for name in ("a", "b"):
+            kept = await scene.store.mirrors.origin(CALLER, name)
+            assert kept is not None
+            dead = replace(Origin.decode(kept), spec=f"postgresql://x@127.0.0.1:{port}/x?sslmode=disable")
+            await scene.store.mirrors.keep_origin(CALLER, name, dead.encode())
+            await put(scene, name)
+        await put(scene, "c")
+        worker = Worker(scene.store)
+        running = asyncio.create_task(worker.round())
+        deadline = time.monotonic() + 60
+        while not await carried(scene) and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        assert set(await carried(scene)) == {"c"}
+        assert not running.done()
+        running.cancel()
+        await worker.close()
