@@ -97,7 +97,7 @@ export class CommitLine {
     for (const sender of this.#ready) {
       if (length >= LONGEST_BATCH || batch.length >= most) break
       this.#ready.delete(sender)
-      const commit = sender.depart()
+      const commit = departing(sender)
       if (!commit) continue
       batch.push({ sender, commit })
       length += commit.members.length
@@ -125,8 +125,8 @@ export class CommitLine {
   async #alone({ session, epoch, ifMatch, key, members, attemptMs }: Commit): Promise<Result> {
     const headers = { 'idempotency-key': key, 'if-match': `"${ifMatch}"`, 'lease-epoch': epoch }
     const path = `/v1/sessions/${session}/commit`
-    const call: Call = { method: 'POST', path, headers, body: `{${members}}` }
     try {
+      const call: Call = { method: 'POST', path, headers, body: `{${members}}` }
       return await this.#client.once(call, (body) => versionIn(parseJson(body), ifMatch), attemptMs)
     } catch (error) {
       return asFailure(error)
@@ -135,15 +135,25 @@ export class CommitLine {
 
   /** @returns a result each; undefined when the request was refused as a whole. */
   async #together(commits: Commit[]): Promise<Result[] | undefined> {
-    const body = `{"commits":[${commits.map(textOf).join()}]}`
     const attemptMs = Math.min(...commits.map((commit) => commit.attemptMs))
     try {
+      const body = `{"commits":[${commits.map(textOf).join()}]}`
       const call: Call = { method: 'POST', path: '/v1/commits', body }
       return await this.#client.once(call, (answer) => resultsIn(answer, commits), attemptMs)
     } catch (error) {
       const failure = asFailure(error)
       return failure instanceof UnavailableError ? commits.map(() => failure) : undefined
     }
+  }
+}
+
+/** What cannot be put together fails its writers: thrown on, it would end the process. */
+function departing(sender: Sender): Commit | undefined {
+  try {
+    return sender.depart()
+  } catch (error) {
+    sender.failed(asFailure(error))
+    return undefined
   }
 }
 
@@ -177,7 +187,7 @@ function resultsIn(body: Buffer, commits: readonly Commit[]): Result[] {
 function versionIn(answer: unknown, ifMatch: number): number {
   const version = (answer as { version?: unknown } | null)?.version
   if (version !== ifMatch + 1) throw new SyntaxError('not the version that follows')
-  return version as number
+  return version
 }
 
 function asFailure(error: unknown): AuthStoreError {

@@ -7,7 +7,7 @@ import type { Call } from './http.js'
 import { JsonReader } from './json-reader.js'
 import type { Lease } from './lease.js'
 import { Memory } from './memory.js'
-import { assertKeyName, CommitQueue } from './queue.js'
+import { assertId, assertSize, assertType, CommitQueue } from './queue.js'
 import type { KeyChanges } from './queue.js'
 import { Reads } from './reads.js'
 import type { Found } from './reads.js'
@@ -84,27 +84,36 @@ export class Session {
   set(data: Record<string, Record<string, unknown> | null | undefined>): Promise<void> {
     this.#assertOurs()
     const changes = new Map<string, Map<string, string | null>>()
+    let size = 0
     for (const type of Object.keys(data)) {
       const values = new Map<string, string | null>()
       const given = data[type] ?? {}
       for (const id of Object.keys(given)) {
         const value = given[id]
-        assertKeyName(type, id)
-        values.set(id, value === null || value === undefined ? null : encode(value))
+        assertId(id)
+        const text = value === null || value === undefined ? null : encode(value)
+        values.set(id, text)
+        size += id.length + (text?.length ?? 0)
       }
-      if (values.size > 0) changes.set(type, values)
+      if (values.size === 0) continue
+      assertType(type)
+      changes.set(type, values)
     }
-    return changes.size === 0 ? Promise.resolve() : this.#write(changes)
+    if (changes.size === 0) return Promise.resolve()
+    assertSize(size, () => [...changes.values()].flatMap((values) => [...values.values()]))
+    return this.#write(changes, size)
   }
 
   clear(): Promise<void> {
     this.#assertOurs()
     const changes = new Map<string, Map<string, null>>()
+    let size = 0
     for (const type of this.#memory.types()) {
       const ids = this.#memory.ids(type)
       if (ids.length > 0) changes.set(type, new Map(ids.map((id) => [id, null])))
+      size = ids.reduce((sum, id) => sum + id.length, size)
     }
-    return changes.size === 0 ? Promise.resolve() : this.#write(changes)
+    return changes.size === 0 ? Promise.resolve() : this.#write(changes, size)
   }
 
   async *list(type: string): AsyncIterableIterator<[string, unknown]> {
@@ -133,7 +142,7 @@ export class Session {
       this.lose(new RefusedError(422, 'creds-not-json'))
       return Promise.reject(this.#ended as Error)
     }
-    return this.#queue.push(new Map(), text)
+    return this.#queue.push(text.length, new Map(), text)
   }
 
   /** Writes out what is queued; refuses everything after it. */
@@ -217,12 +226,13 @@ export class Session {
     // Keys belong to an identity; a new one over them would be another device with this one's sessions.
     if (!this.#memory.empty) throw new CorruptError('there are keys but no creds')
     this.creds = this.#options.baileys.initAuthCreds()
-    await this.#queue.push(new Map(), encode(this.creds))
+    const text = encode(this.creds)
+    await this.#queue.push(text.length, new Map(), text)
   }
 
-  #write(changes: KeyChanges): Promise<void> {
+  #write(changes: KeyChanges, size: number): Promise<void> {
     const written = [...changes].flatMap(([type, values]) => this.#memory.set(type, values))
-    const done = this.#queue.push(changes)
+    const done = this.#queue.push(size, changes)
     done.then(
       () => {
         this.#memory.release(written)

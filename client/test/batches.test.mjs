@@ -3,6 +3,7 @@ import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { after, afterEach, before, beforeEach, test } from 'node:test'
 import { useRemoteAuthState } from '../dist/esm/index.js'
+import { CommitLine } from '../dist/esm/commit-line.js'
 import { baileys } from './baileys.mjs'
 import { Faults, problem } from './faults.mjs'
 import { startService } from './service.mjs'
@@ -153,3 +154,14 @@ async function nameOf(auth) {
   await auth.saveCreds()
   return faults.seen.slice(before).find(({ path }) => path.endsWith('/commit')).path.split('/')[3]
 }
+
+test('a commit that cannot be put together fails its writers and nobody else', async () => {
+  const line = new CommitLine(undefined)
+  const failed = await new Promise((resolve) => {
+    line.ready({
+      depart: () => 'x'.repeat(2 ** 29).repeat(2),
+      failed: resolve,
+    })
+  })
+  assert.equal(failed.code, 'unavailable')
+})
