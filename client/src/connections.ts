@@ -29,6 +29,7 @@ export interface RawCall {
   /** Lines, each with its end. */
   headers: string
   body?: string | undefined
+  background?: boolean | undefined
 }
 
 /** A request on its way: its head is ASCII. */
@@ -36,6 +37,7 @@ interface Message {
   head: string
   body?: string
   encoding?: 'latin1' | 'utf8'
+  background?: boolean
 }
 
 export class Connections {
@@ -64,6 +66,7 @@ export class Connections {
   async ask<T>(call: RawCall, read: (answer: RawAnswer) => T, timeoutMs: number, signal?: AbortSignal): Promise<T> {
     signal?.throwIfAborted()
     const message = this.#messageOf(call)
+    if (call.background) message.background = true
     const end = performance.now() + timeoutMs
     for (;;) {
       const connection = this.#takeIdle() ?? (await this.#take(timeoutMs))
@@ -207,7 +210,8 @@ class Connection {
         if (error) reject(error)
         else resolve(reader.answer)
       }
-      this.#socket.ref()
+      if (message.background) this.#socket.unref()
+      else this.#socket.ref()
       this.#send(message)
     })
   }

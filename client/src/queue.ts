@@ -26,8 +26,8 @@ export interface QueueOptions {
 }
 
 /**
- * What is written while a commit is out shares the next one up to so many characters: each of two sets may be as large as
- * the service takes, and both together would be refused.
+ * What is written while a commit is out shares the next one up to so many characters: each of two sets may be as large
+ * as the service takes, and both together would be refused.
  */
 const LARGEST_SHARED = 16 * 2 ** 20
 

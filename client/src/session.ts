@@ -42,6 +42,7 @@ export class Session {
   #reads!: Reads
   #ended: AuthStoreError | undefined
   #opened = false
+  #closing = false
   creds!: object
 
   constructor(options: SessionOptions) {
@@ -76,13 +77,11 @@ export class Session {
   get(type: string, ids: string[]): Promise<Record<string, unknown>> {
     this.#assertOurs()
     const found = this.#reads.read(type, ids.map(String))
-    return found instanceof Promise
-      ? this.#failing(found).then((late) => this.#values(type, late))
-      : Promise.resolve(this.#values(type, found))
+    return found instanceof Promise ? this.#late(type, found) : Promise.resolve(this.#values(type, found))
   }
 
   set(data: Record<string, Record<string, unknown> | null | undefined>): Promise<void> {
-    this.#assertOurs()
+    this.#assertWritable()
     const changes = new Map<string, Map<string, string | null>>()
     let size = 0
     for (const type of Object.keys(data)) {
@@ -105,7 +104,7 @@ export class Session {
   }
 
   clear(): Promise<void> {
-    this.#assertOurs()
+    this.#assertWritable()
     const changes = new Map<string, Map<string, null>>()
     let size = 0
     for (const type of this.#memory.types()) {
@@ -133,7 +132,7 @@ export class Session {
 
   /** Creds that have no text end the session: nobody may be watching, and the stored ones would stay old for good. */
   saveCreds(): Promise<void> {
-    this.#assertOurs()
+    this.#assertWritable()
     let text
     try {
       text = encode(this.creds)
@@ -145,8 +144,9 @@ export class Session {
     return this.#queue.push(text.length, new Map(), text)
   }
 
-  /** Writes out what is queued; refuses everything after it. */
+  /** Writes out what is queued; refuses writes from now on, or somebody who goes on writing would keep it open. */
   async close(): Promise<void> {
+    this.#closing = true
     try {
       if (!this.#ended) await this.#queue.flush()
     } finally {
@@ -248,6 +248,18 @@ export class Session {
     return values
   }
 
+  /** The end of the session may go unwatched: `lost` tells. */
+  #late(type: string, found: Promise<Found>): Promise<Record<string, unknown>> {
+    const values: Promise<Record<string, unknown>> = this.#failing(found).then(
+      (late) => this.#values(type, late),
+      (error: unknown) => {
+        values.catch(() => undefined)
+        throw error
+      },
+    )
+    return values
+  }
+
   /** A read that fails ends the session: to Baileys 7.x it would mean that there is no such key. */
   async #failing<T>(read: Promise<T>): Promise<T> {
     try {
@@ -261,6 +273,11 @@ export class Session {
   /** A key is gone because the session is another's now, or because the store lost it: the lease knows. */
   async #reason(failure: StoreFailure): Promise<StoreFailure> {
     return failure instanceof CorruptError ? ((await this.#lease.check()) ?? failure) : failure
+  }
+
+  #assertWritable(): void {
+    this.#assertOurs()
+    if (this.#closing) throw new ClosedError()
   }
 
   #assertOurs(): void {

@@ -311,7 +311,7 @@ test('a token from a file may end as the file does', async () => {
   await auth.close()
 })
 
-test('what the store could not take is refused when it is set, and the session and its other writes live on', async () => {
+test('what the store could not take is refused when it is set, and session and other writes live on', async () => {
   const auth = await open(newName())
   const { keys } = auth.state
   const nested = (depth) => JSON.parse(`${'{"a":'.repeat(depth)}1${'}'.repeat(depth)}`)
