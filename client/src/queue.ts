@@ -5,6 +5,7 @@
  * after the store's yes. So an answer lost on the way is made good by asking again, and nothing overtakes.
  */
 import { randomUUID } from 'node:crypto'
+import { wasLate } from './commit-line.js'
 import type { Commit, CommitLine, Sender } from './commit-line.js'
 import { isStoreFailure, RefusedError, UnavailableError } from './errors.js'
 import type { AuthStoreError, StoreFailure } from './errors.js'
@@ -45,6 +46,8 @@ interface Sent {
   batch: Batch
   commit: Commit
   attempts: number
+  /** It went without an answer in time once. */
+  late: boolean
   end: number
 }
 
@@ -138,8 +141,11 @@ export class CommitQueue implements Sender {
       return
     }
     // Keeps the process alive: what is on its way here is nowhere else.
+    sent.late ||= wasLate(error)
     this.#pause = setTimeout(() => {
-      this.#options.line.ready(this)
+      const { line } = this.#options
+      if (sent.late) line.late(this)
+      else line.ready(this)
     }, pause)
   }
 
@@ -154,7 +160,7 @@ export class CommitQueue implements Sender {
     const { session, epoch, deadlineMs, attemptMs } = this.#options
     const commit = { session, epoch, ifMatch: this.#version, key: randomUUID(), members: membersOf(batch), attemptMs }
     this.#waiting.shift()
-    return { batch, commit, attempts: 0, end: performance.now() + deadlineMs }
+    return { batch, commit, attempts: 0, late: false, end: performance.now() + deadlineMs }
   }
 
   #rest(): void {

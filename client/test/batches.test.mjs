@@ -165,3 +165,25 @@ test('a commit that cannot be put together fails its writers and nobody else', a
   })
   assert.equal(failed.code, 'unavailable')
 })
+
+test('a commit that the store cannot answer takes no other session with it', async () => {
+  const auths = await openMany(30, { requestTimeoutMs: 500, commitDeadlineMs: 5_000 })
+  const session = await nameOf(auths[0])
+  const told = []
+  auths.forEach((auth, n) => auth.on('lost', ({ reason }) => told.push([n, reason])))
+  faults.rule = ({ path, body }) => (path.includes(session) || body.includes(session) ? 'hang' : undefined)
+  faults.seen.length = 0
+  let more = true
+  const stuck = assert.rejects(auths[0].state.keys.set({ session: { a: 1 } }), { code: 'lost' })
+  const writers = auths.slice(1).map(async ({ state }) => {
+    for (let turn = 0; more; turn++) await state.keys.set({ session: { a: { turn } } })
+  })
+  await stuck
+  more = false
+  await Promise.all(writers)
+  assert.deepEqual(told, [[0, 'unavailable']])
+  const inCompany = faults.seen.filter((request) => isBatch(request) && request.body.includes(session))
+  assert.ok(inCompany.length <= 1, `${inCompany.length} requests with the others`)
+  faults.rule = () => undefined
+  await closeAll(auths)
+})
