@@ -1,8 +1,10 @@
 /** `useRemoteAuthState`: a Baileys auth state that lives in a baileys-auth-store service. */
 import type { BaileysModule } from './codec.js'
 import type { TlsOptions } from './connections.js'
-import { LostError } from './errors.js'
+import { ClosedError, LostError, UnavailableError } from './errors.js'
 import type { StoreFailure } from './errors.js'
+import { forget, recall, remember } from './ghosts.js'
+import type { Ghost } from './ghosts.js'
 import { defaultHolder, Lease } from './lease.js'
 import { checked } from './options.js'
 import { Service } from './service.js'
@@ -76,29 +78,72 @@ export async function useRemoteAuthState<B extends BaileysModule>(
   const onFailure = (failure: StoreFailure): void => {
     session.lose(failure)
   }
-  const { holder = defaultHolder(), ttl = 60, takeover = false } = options
-  let lease: Lease | undefined
-  try {
-    const { client } = service
+  const { ttl = 60, takeover = false } = options
+  const { client } = service
+  const place = `${service.key} ${name}`
+  const open = async (): Promise<RemoteAuthState<B>> => {
+    const known = recall(place, options.holder)
+    const holder = options.holder ?? known?.holder ?? defaultHolder()
     const path = `/v1/sessions/${name}`
-    lease = await Lease.take({ client, path, holder, ttl, attemptMs, onFailure }, openDeadlineMs, takeover)
-    lease.keep()
-    await session.open(lease, openDeadlineMs)
-    return face(session, lease, service)
+    const taking = { client, path, holder, ttl, attemptMs, reclaim: known !== undefined, onFailure }
+    const until = (): number => performance.now() + ttl * 1000 + attemptMs
+    const owned: Owned = { session, service, place, ghost: (stop) => ({ holder, until: until(), stop }) }
+    try {
+      owned.lease = await Lease.take(taking, openDeadlineMs, takeover)
+      owned.lease.keep()
+      await session.open(owned.lease, openDeadlineMs)
+      return face(owned, owned.lease)
+    } catch (error) {
+      // Unanswered it may have been taken all the same.
+      const free = owned.lease ? await owned.lease.release() : !(error instanceof UnavailableError)
+      if (!free) remember(place, owned.ghost(() => undefined))
+      throw error
+    }
+  }
+  try {
+    return await service.opens.run(openDeadlineMs, open)
   } catch (error) {
-    await lease?.release()
     service.leave()
     throw error instanceof LostError ? error.cause : error
   }
 }
 
-function face<B extends BaileysModule>(session: Session, lease: Lease, service: Service): RemoteAuthState<B> {
+interface Owned {
+  session: Session
+  service: Service
+  lease?: Lease
+  /** Of the session on this service. */
+  place: string
+  ghost: (stop: () => void) => Ghost
+}
+
+/** Gives a lost session's lease free as soon as the store can be asked: whoever opens it next is not to wait for it. */
+function letGo({ place, ghost }: Owned, lease: Lease): void {
+  const abort = new AbortController()
+  const left = ghost(() => {
+    abort.abort()
+  })
+  remember(place, left)
+  void lease.releaseLater(abort.signal).then((free) => {
+    if (free) forget(place, left)
+  })
+}
+
+function face<B extends BaileysModule>(owned: Owned, lease: Lease): RemoteAuthState<B> {
+  const { session, service, place, ghost } = owned
   let closing: Promise<void> | undefined
+  let lost = false
+  session.on(({ reason }) => {
+    lost = true
+    if (reason !== 'fenced' && reason !== 'gone' && reason !== 'held') letGo(owned, lease)
+  })
   const close = async (): Promise<void> => {
     try {
       await session.close()
     } finally {
-      await lease.release()
+      const free = await lease.release()
+      // Of a lost one that is remembered already.
+      if (!free && !lost) remember(place, ghost(() => undefined))
       service.leave()
     }
   }
@@ -121,11 +166,16 @@ function face<B extends BaileysModule>(session: Session, lease: Lease, service: 
   }
 }
 
-/** @returns a call's promise, with what it throws before it has one turned into a rejection. */
+/**
+ * @returns a call's promise, with what it throws before it has one turned into a rejection. That the session has ended
+ * may go unwatched: `lost` tells, and a dropped promise is not to end the process.
+ */
 function settled<T>(call: () => Promise<T>): Promise<T> {
   try {
     return call()
   } catch (error) {
-    return Promise.reject(error as Error)
+    const rejected = Promise.reject(error as Error)
+    if (error instanceof LostError || error instanceof ClosedError) rejected.catch(() => undefined)
+    return rejected
   }
 }

@@ -30,6 +30,9 @@ interface AppStateSyncKeyDataClass {
 
 type Json = null | boolean | number | string | Json[] | { [key: string]: Json }
 
+/** Objects within objects: the service takes some 970, less what its own calls need of that. */
+const DEEPEST = 800
+
 const BYTES_OPEN = '{"type":"Buffer","data":"'
 const BYTES_CLOSE = '"}'
 // JSON's own rule; lone surrogates as well-formed JSON.stringify has them.
@@ -75,7 +78,7 @@ function textOf(value: unknown): string | undefined {
   try {
     const record = recordText(value)
     if (record !== undefined) return record
-    return isPlain(value) ? (JSON.stringify(value) as string | undefined) : write(value, '')
+    return isPlain(value, 1) ? (JSON.stringify(value) as string | undefined) : write(value, '', 1)
   } catch (error) {
     // A value within itself: native JSON names it, the walks above it run out of stack.
     if (error instanceof RangeError) throw new TypeError('the value is too deep or holds itself')
@@ -84,9 +87,10 @@ function textOf(value: unknown): string | undefined {
 }
 
 /** @returns whether JSON.stringify alone gives the right text. */
-function isPlain(value: unknown): boolean {
+function isPlain(value: unknown, depth: number): boolean {
   if (value === null || typeof value !== 'object') return true
-  if (Array.isArray(value)) return !('toJSON' in value) && value.every(isPlain)
+  if (depth > DEEPEST) throw new RangeError('too deep')
+  if (Array.isArray(value)) return !('toJSON' in value) && value.every((item) => isPlain(item, depth + 1))
   const prototype = Object.getPrototypeOf(value) as unknown
   if (prototype !== Object.prototype && prototype !== null) return false
   const members = value as Record<string, unknown>
@@ -94,27 +98,32 @@ function isPlain(value: unknown): boolean {
   // Inherited names are no harm: they could only lead to the careful way.
   for (const key in members) {
     const member = members[key]
-    if (typeof member === 'object' && member !== null && !isPlain(member)) return false
+    if (typeof member === 'object' && member !== null && !isPlain(member, depth + 1)) return false
   }
   return true
 }
 
 /** @returns what JSON.stringify with Baileys' replacer gives; undefined where that leaves the value out. */
-function write(value: unknown, key: string): string | undefined {
+function write(value: unknown, key: string, depth: number): string | undefined {
   if (typeof value === 'string') return quote(value)
   if (value === null || typeof value !== 'object') return JSON.stringify(value)
   if (isBytes(value)) return bytesText(value)
-  if (hasForm(value)) return form(value.toJSON(key))
-  return writeObject(value)
+  if (depth > DEEPEST) throw new RangeError('too deep')
+  if (hasForm(value)) return form(value.toJSON(key), depth)
+  return writeObject(value, depth)
 }
 
 /** What `toJSON` gave is not asked again for another form. */
-function form(value: unknown): string | undefined {
-  return value !== null && typeof value === 'object' && !isBytes(value) ? writeObject(value) : write(value, '')
+function form(value: unknown, depth: number): string | undefined {
+  const isObject = value !== null && typeof value === 'object' && !isBytes(value)
+  return isObject ? writeObject(value, depth) : write(value, '', depth)
 }
 
-function writeObject(value: object): string {
-  if (Array.isArray(value)) return `[${value.map((item, index) => write(item, String(index)) ?? 'null').join()}]`
+function writeObject(value: object, depth: number): string {
+  if (Array.isArray(value)) {
+    // `map` would pass over the holes of a sparse one.
+    return `[${Array.from(value, (item, index) => write(item, String(index), depth + 1) ?? 'null').join()}]`
+  }
   if (value instanceof ArrayBuffer) return bytesText(new Uint8Array(value))
   const prototype = Object.getPrototypeOf(value) as unknown
   if (prototype !== Object.prototype && isBoxed(value)) return JSON.stringify(value)
@@ -123,7 +132,7 @@ function writeObject(value: object): string {
   if (spelled) return bytesText(spelled)
   let text = ''
   for (const name of Object.keys(value)) {
-    const member = write((value as Record<string, unknown>)[name], name)
+    const member = write((value as Record<string, unknown>)[name], name, depth + 1)
     if (member !== undefined) text += `${text === '' ? '' : ','}${quote(name)}:${member}`
   }
   return `{${text}}`

@@ -7,6 +7,7 @@
  * A request holds at most one commit of a session, so each member stands alone and fails alone. What is repeated is a
  * commit, not a request: it leaves again with its own Idempotency-Key, whoever else is on board then.
  */
+import { Late } from './connections.js'
 import { AuthStoreError, UnavailableError } from './errors.js'
 import { errorOf, parseJson } from './http.js'
 import type { Call, StoreClient } from './http.js'
@@ -16,6 +17,8 @@ import type { Call, StoreClient } from './http.js'
  * are spread over what may leave, or all sessions would come to wait for one answer, and nobody would work meanwhile.
  */
 const LANES = 3
+/** Besides them, so many commits that kept a request from being answered in time: alone, or they would do so again. */
+const SOLITARY = 8
 /** A commit beyond this many characters, or one that would make a request so long, travels in another one. */
 const LONGEST_BATCH = 1 << 20
 const LARGEST_BATCH = 1000
@@ -53,7 +56,9 @@ type Result = number | AuthStoreError
 export class CommitLine {
   readonly #client: StoreClient
   readonly #ready = new Set<Sender>()
+  readonly #late = new Set<Sender>()
   #underWay = 0
+  #alone = 0
   #scheduled = false
 
   constructor(client: StoreClient) {
@@ -66,8 +71,29 @@ export class CommitLine {
     this.#schedule()
   }
 
+  /** The same, for a commit that was not answered in time, as every other in a request with it. */
+  late(sender: Sender): void {
+    this.#late.add(sender)
+    this.#departLate()
+  }
+
   withdraw(sender: Sender): void {
     this.#ready.delete(sender)
+    this.#late.delete(sender)
+  }
+
+  #departLate(): void {
+    for (const sender of this.#late) {
+      if (this.#alone >= SOLITARY) return
+      this.#late.delete(sender)
+      const commit = departing(sender)
+      if (!commit) continue
+      this.#alone++
+      void this.#send([{ sender, commit }]).finally(() => {
+        this.#alone--
+        this.#departLate()
+      })
+    }
   }
 
   #schedule(): void {
@@ -97,7 +123,7 @@ export class CommitLine {
     for (const sender of this.#ready) {
       if (length >= LONGEST_BATCH || batch.length >= most) break
       this.#ready.delete(sender)
-      const commit = sender.depart()
+      const commit = departing(sender)
       if (!commit) continue
       batch.push({ sender, commit })
       length += commit.members.length
@@ -108,7 +134,7 @@ export class CommitLine {
   async #send(batch: Passenger[]): Promise<void> {
     const [only, ...more] = batch
     if (only && more.length === 0) {
-      settle(only, await this.#alone(only.commit))
+      settle(only, await this.#askFor(only.commit))
       return
     }
     const results = await this.#together(batch.map(({ commit }) => commit))
@@ -122,11 +148,11 @@ export class CommitLine {
     }
   }
 
-  async #alone({ session, epoch, ifMatch, key, members, attemptMs }: Commit): Promise<Result> {
+  async #askFor({ session, epoch, ifMatch, key, members, attemptMs }: Commit): Promise<Result> {
     const headers = { 'idempotency-key': key, 'if-match': `"${ifMatch}"`, 'lease-epoch': epoch }
     const path = `/v1/sessions/${session}/commit`
-    const call: Call = { method: 'POST', path, headers, body: `{${members}}` }
     try {
+      const call: Call = { method: 'POST', path, headers, body: `{${members}}` }
       return await this.#client.once(call, (body) => versionIn(parseJson(body), ifMatch), attemptMs)
     } catch (error) {
       return asFailure(error)
@@ -135,15 +161,29 @@ export class CommitLine {
 
   /** @returns a result each; undefined when the request was refused as a whole. */
   async #together(commits: Commit[]): Promise<Result[] | undefined> {
-    const body = `{"commits":[${commits.map(textOf).join()}]}`
     const attemptMs = Math.min(...commits.map((commit) => commit.attemptMs))
     try {
+      const body = `{"commits":[${commits.map(textOf).join()}]}`
       const call: Call = { method: 'POST', path: '/v1/commits', body }
       return await this.#client.once(call, (answer) => resultsIn(answer, commits), attemptMs)
     } catch (error) {
       const failure = asFailure(error)
       return failure instanceof UnavailableError ? commits.map(() => failure) : undefined
     }
+  }
+}
+
+export function wasLate(error: AuthStoreError): boolean {
+  return error.cause instanceof Late
+}
+
+/** What cannot be put together fails its writers: thrown on, it would end the process. */
+function departing(sender: Sender): Commit | undefined {
+  try {
+    return sender.depart()
+  } catch (error) {
+    sender.failed(asFailure(error))
+    return undefined
   }
 }
 
@@ -177,7 +217,7 @@ function resultsIn(body: Buffer, commits: readonly Commit[]): Result[] {
 function versionIn(answer: unknown, ifMatch: number): number {
   const version = (answer as { version?: unknown } | null)?.version
   if (version !== ifMatch + 1) throw new SyntaxError('not the version that follows')
-  return version as number
+  return version
 }
 
 function asFailure(error: unknown): AuthStoreError {

@@ -14,6 +14,9 @@ import type { RawAnswer } from './answer-reader.js'
 /** More would only queue in the service, and each costs it memory. */
 const MOST_CONNECTIONS = 32
 
+/** Shorter than what lies between keeps a silent connection in mind. */
+const LONGEST_IDLE_MS = 30_000
+
 /** From so many characters on a body is sent beside its head. */
 const LONG_BODY = 32_768
 
@@ -29,6 +32,7 @@ export interface RawCall {
   /** Lines, each with its end. */
   headers: string
   body?: string | undefined
+  background?: boolean | undefined
 }
 
 /** A request on its way: its head is ASCII. */
@@ -36,6 +40,7 @@ interface Message {
   head: string
   body?: string
   encoding?: 'latin1' | 'utf8'
+  background?: boolean
 }
 
 export class Connections {
@@ -46,6 +51,7 @@ export class Connections {
   readonly #idle: Connection[] = []
   readonly #waiting: ((connection: Connection | undefined) => void)[] = []
   #count = 0
+  #sweeping: NodeJS.Timeout | undefined
   #closed = false
 
   /** @param url `http://…`, `https://…`, or `unix:/path/of/the.socket`. @throws TypeError for another one. */
@@ -64,6 +70,7 @@ export class Connections {
   async ask<T>(call: RawCall, read: (answer: RawAnswer) => T, timeoutMs: number, signal?: AbortSignal): Promise<T> {
     signal?.throwIfAborted()
     const message = this.#messageOf(call)
+    if (call.background) message.background = true
     const end = performance.now() + timeoutMs
     for (;;) {
       const connection = this.#takeIdle() ?? (await this.#take(timeoutMs))
@@ -72,6 +79,7 @@ export class Connections {
         return read(await connection.exchange(message, end, signal))
       } catch (error) {
         if (error instanceof Foreign) connection.destroy()
+        else if (used && error instanceof Late) this.#dropSilent(error.since)
         if (!used || !(error instanceof Stale) || signal?.aborted) throw error
       } finally {
         this.#give(connection)
@@ -82,6 +90,7 @@ export class Connections {
   /** Closes what is idle; what is under way ends with its answer. */
   close(): void {
     this.#closed = true
+    clearTimeout(this.#sweeping)
     for (const connection of this.#idle.splice(0)) connection.destroy()
   }
 
@@ -134,19 +143,47 @@ export class Connections {
     else if (kept) this.#rest(connection)
   }
 
+  /** What kept one connection from answering may keep all of its age: those are not to use up a deadline each. */
+  #dropSilent(since: number): void {
+    for (const connection of [...this.#idle]) if (connection.heardAt < since) this.#drop(connection)
+  }
+
+  #drop(connection: Connection): void {
+    const index = this.#idle.indexOf(connection)
+    if (index < 0) return
+    this.#idle.splice(index, 1)
+    this.#count--
+    connection.destroy()
+  }
+
+  /** One timer for all, and none while nothing is idle. */
+  #sweep(): void {
+    this.#sweeping ??= setTimeout(() => {
+      this.#sweeping = undefined
+      this.#dropSilent(performance.now() - LONGEST_IDLE_MS)
+      if (this.#idle.length > 0) this.#sweep()
+    }, LONGEST_IDLE_MS).unref()
+  }
+
   #rest(connection: Connection): void {
     this.#idle.push(connection)
+    this.#sweep()
     connection.onIdleEnd = () => {
-      const index = this.#idle.indexOf(connection)
-      if (index < 0) return
-      this.#idle.splice(index, 1)
-      this.#count--
+      this.#drop(connection)
     }
   }
 }
 
 /** An answer that is not one to what was asked. */
 export class Foreign extends Error {}
+
+/** An answer that did not come in time. */
+export class Late extends Error {
+  /** @param since when the request left, on the clock of `performance.now()`. */
+  constructor(readonly since: number) {
+    super('no answer in time')
+  }
+}
 
 /** A kept connection that had ended before a byte of the answer came. */
 class Stale extends Error {}
@@ -159,7 +196,10 @@ class Connection {
   #alarm: NodeJS.Timeout | undefined
   /** When the alarm goes off: it is left alone while that is not past the deadline. */
   #alarmAt = 0
+  #sentAt = 0
   used = false
+  /** When something last came, on the clock of `performance.now()`. */
+  heardAt = 0
   onIdleEnd: (() => void) | undefined
 
   constructor(socket: Socket) {
@@ -194,6 +234,7 @@ class Connection {
       const abort = (): void => {
         this.#finish?.(new Error('aborted'))
       }
+      this.#sentAt = performance.now()
       this.#watch(deadline)
       signal?.addEventListener('abort', abort)
       this.#reader = reader
@@ -207,7 +248,8 @@ class Connection {
         if (error) reject(error)
         else resolve(reader.answer)
       }
-      this.#socket.ref()
+      if (message.background) this.#socket.unref()
+      else this.#socket.ref()
       this.#send(message)
     })
   }
@@ -240,10 +282,11 @@ class Connection {
     this.#alarm = undefined
     if (!this.#finish) return
     if (performance.now() < this.#deadline) this.#watch(this.#deadline)
-    else this.#finish(new Error('no answer in time'))
+    else this.#finish(new Late(this.#sentAt))
   }
 
   #onData(chunk: Buffer): void {
+    this.heardAt = performance.now()
     const reader = this.#reader
     if (!reader) {
       this.#socket.destroy()

@@ -70,7 +70,7 @@ export class HeldError extends AuthStoreError {
     readonly holder: string | undefined,
     readonly expiresAt: string | undefined,
   ) {
-    super('another owner holds the session')
+    super(`another owner holds the session: ${holder ?? 'unnamed'}, until ${expiresAt ?? 'an unknown time'}`)
   }
 }
 

@@ -24,6 +24,8 @@ export interface Call {
   headers?: Record<string, string | number>
   /** JSON text. */
   body?: string
+  /** Keeps no process alive. */
+  background?: boolean
 }
 
 export interface Patience {
@@ -60,7 +62,7 @@ export class StoreClient {
       } catch (error) {
         const pause = error instanceof UnavailableError ? pauseBefore(attempt, error.retryAfterMs) : undefined
         if (pause === undefined || signal?.aborted || performance.now() + pause >= end) throw error
-        await sleep(pause, undefined, signal ? { signal } : {}).catch(() => undefined)
+        await sleep(pause, undefined, { ref: !call.background, ...(signal && { signal }) }).catch(() => undefined)
         if (signal?.aborted) throw error
       }
     }
@@ -87,7 +89,7 @@ export class StoreClient {
   }
 
   async #exchange<T>(
-    { method, path, headers, body }: Call,
+    { method, path, headers, body, background }: Call,
     timeoutMs: number,
     signal: AbortSignal | undefined,
     read: (answer: RawAnswer) => T,
@@ -95,7 +97,8 @@ export class StoreClient {
     let lines = this.#authorization
     for (const name in headers) lines += `${name}: ${headers[name] ?? ''}\r\n`
     try {
-      return await this.#connections.ask({ method, path, headers: lines, body }, read, timeoutMs, signal)
+      const raw = { method, path, headers: lines, body, background }
+      return await this.#connections.ask(raw, read, timeoutMs, signal)
     } catch (error) {
       if (error instanceof AuthStoreError) throw error
       throw new UnavailableError(error instanceof Error ? error.message : 'no answer', undefined, { cause: error })

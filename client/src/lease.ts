@@ -21,6 +21,8 @@ export interface LeaseOptions {
   /** Seconds. */
   ttl: number
   attemptMs: number
+  /** A lease of this holder that nobody uses any more may live: what is on its way for that one is to come too late. */
+  reclaim: boolean
   /** Called once, when the lease is another's or could not be renewed in time. */
   onFailure: (failure: StoreFailure) => void
 }
@@ -50,6 +52,11 @@ export class Lease {
     const { client, attemptMs } = options
     // Asked again when an answer is lost, it is a renewal: the holder is the same.
     await lease.#ask(takeover, (call) => client.call(call, epochIn, { deadlineMs, attemptMs }))
+    if (options.reclaim) {
+      // Ours by now, so nobody loses it; without its epoch the store counts on.
+      lease.#epoch = 0
+      await lease.#ask(true, (call) => client.call(call, epochIn, { deadlineMs, attemptMs }))
+    }
     return lease
   }
 
@@ -83,12 +90,23 @@ export class Lease {
     }
   }
 
-  /** Gives the session free. One attempt: the ttl does it otherwise. */
-  async release(): Promise<void> {
+  /** Gives the session free. One attempt: the ttl does it otherwise. @returns whether the store answered. */
+  async release(): Promise<boolean> {
     this.stop()
-    const { client, path, attemptMs } = this.#options
-    const call = { method: 'DELETE', path: `${path}/lease`, headers: { 'lease-epoch': this.#epoch } } as const
-    await client.once(call, () => undefined, Math.min(attemptMs, LONGEST_RELEASE_MS)).catch(() => undefined)
+    const { client, attemptMs } = this.#options
+    return answered(client.once(this.#releasing, () => undefined, Math.min(attemptMs, LONGEST_RELEASE_MS)))
+  }
+
+  /** Goes on for as long as the lease can live, and keeps no process alive. @returns whether the store answered. */
+  async releaseLater(signal: AbortSignal): Promise<boolean> {
+    this.stop()
+    const { client, attemptMs, ttl } = this.#options
+    const patience = { deadlineMs: ttl * 1000, attemptMs: Math.min(attemptMs, LONGEST_RELEASE_MS), signal }
+    return answered(client.call({ ...this.#releasing, background: true }, () => undefined, patience))
+  }
+
+  get #releasing(): Call {
+    return { method: 'DELETE', path: `${this.#options.path}/lease`, headers: { 'lease-epoch': this.#epoch } }
   }
 
   #schedule(delayMs: number): void {
@@ -136,6 +154,16 @@ function epochIn(body: Buffer): number {
   const answer = parseJson(body) as { epoch?: unknown; expires_at?: unknown } | null
   if (typeof answer?.epoch !== 'number' || typeof answer.expires_at !== 'string') throw new SyntaxError('no lease')
   return answer.epoch
+}
+
+/** A refusal is an answer too: the lease is not ours any more. */
+async function answered(asked: Promise<unknown>): Promise<boolean> {
+  try {
+    await asked
+    return true
+  } catch (error) {
+    return !(error instanceof UnavailableError)
+  }
 }
 
 function failureOf(error: unknown): StoreFailure {

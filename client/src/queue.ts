@@ -5,6 +5,7 @@
  * after the store's yes. So an answer lost on the way is made good by asking again, and nothing overtakes.
  */
 import { randomUUID } from 'node:crypto'
+import { wasLate } from './commit-line.js'
 import type { Commit, CommitLine, Sender } from './commit-line.js'
 import { isStoreFailure, RefusedError, UnavailableError } from './errors.js'
 import type { AuthStoreError, StoreFailure } from './errors.js'
@@ -25,7 +26,14 @@ export interface QueueOptions {
   onFailure: (failure: StoreFailure) => void
 }
 
+/**
+ * What is written while a commit is out shares the next one up to so many characters: each of two sets may be as large
+ * as the service takes, and both together would be refused.
+ */
+const LARGEST_SHARED = 16 * 2 ** 20
+
 interface Batch {
+  size: number
   keys: Map<string, Map<string, string | null>>
   creds: string | undefined
   resolve: () => void
@@ -38,13 +46,16 @@ interface Sent {
   batch: Batch
   commit: Commit
   attempts: number
+  /** It went without an answer in time once. */
+  late: boolean
   end: number
 }
 
 export class CommitQueue implements Sender {
   readonly #options: QueueOptions
   #version: number
-  #waiting: Batch | undefined
+  /** In the order they leave; writes join the last one. */
+  readonly #waiting: Batch[] = []
   #underWay: Sent | undefined
   #pause: NodeJS.Timeout | undefined
   #ended: AuthStoreError | undefined
@@ -55,15 +66,20 @@ export class CommitQueue implements Sender {
     this.#version = options.version
   }
 
-  /** @returns a promise of the store's yes; rejects with what ended the queue. Unwatched rejections are harmless. */
-  push(keys: KeyChanges, creds?: string): Promise<void> {
+  /**
+   * @param size characters of it, about.
+   * @returns a promise of the store's yes; rejects with what ended the queue. Unwatched rejections are harmless.
+   */
+  push(size: number, keys: KeyChanges, creds?: string): Promise<void> {
     if (this.#ended) return Promise.reject(this.#ended)
-    if (!this.#waiting) {
-      this.#waiting = newBatch()
+    let batch = this.#waiting.at(-1)
+    if (!batch || batch.size + size > LARGEST_SHARED) {
       // The line asks a tick later: creds.update comes that much ahead of the keys it belongs to.
-      if (!this.#underWay) this.#options.line.ready(this)
+      if (!batch && !this.#underWay) this.#options.line.ready(this)
+      batch = newBatch()
+      this.#waiting.push(batch)
     }
-    const batch = this.#waiting
+    batch.size += size
     for (const [type, changes] of keys) merge(batch.keys, type, changes)
     if (creds !== undefined) batch.creds = creds
     return batch.done
@@ -71,7 +87,8 @@ export class CommitQueue implements Sender {
 
   /** @returns when the newest write of one of these keys that is still on its way has arrived; undefined: none is. */
   arrival(type: string, ids: readonly string[]): Promise<void> | undefined {
-    for (const batch of [this.#waiting, this.#underWay?.batch]) {
+    for (let index = this.#waiting.length - 1; index >= -1; index--) {
+      const batch = index < 0 ? this.#underWay?.batch : this.#waiting[index]
       const changes = batch?.keys.get(type)
       if (changes && ids.some((id) => changes.has(id))) return batch?.done
     }
@@ -80,7 +97,7 @@ export class CommitQueue implements Sender {
 
   /** Waits until nothing is queued or under way. Rejects when the queue ended before that. */
   async flush(): Promise<void> {
-    while (this.#waiting ?? this.#underWay) await new Promise<void>((resolve) => this.#idle.push(resolve))
+    while (this.#underWay ?? this.#waiting[0]) await new Promise<void>((resolve) => this.#idle.push(resolve))
     if (this.#ended) throw this.#ended
   }
 
@@ -90,9 +107,9 @@ export class CommitQueue implements Sender {
     this.#ended = error
     clearTimeout(this.#pause)
     this.#options.line.withdraw(this)
-    this.#waiting?.reject(error)
+    for (const batch of this.#waiting.splice(0)) batch.reject(error)
     this.#underWay?.batch.reject(error)
-    this.#waiting = this.#underWay = undefined
+    this.#underWay = undefined
     this.#rest()
   }
 
@@ -107,32 +124,43 @@ export class CommitQueue implements Sender {
     this.#version = version
     this.#underWay = undefined
     sent.batch.resolve()
-    if (this.#waiting) this.#options.line.ready(this)
+    if (this.#waiting.length > 0) this.#options.line.ready(this)
     else this.#rest()
   }
 
   failed(error: AuthStoreError): void {
     const sent = this.#underWay
-    if (!sent) return
+    if (!sent) {
+      // What waits could not even be put together.
+      if (this.#waiting.length > 0) this.#fail(error)
+      return
+    }
     const pause = error instanceof UnavailableError ? pauseBefore(sent.attempts++, error.retryAfterMs) : undefined
     if (pause === undefined || performance.now() + pause >= sent.end) {
-      const known = isStoreFailure(error)
-      this.#options.onFailure(known ? error : new UnavailableError('the client failed', undefined, { cause: error }))
+      this.#fail(error)
       return
     }
     // Keeps the process alive: what is on its way here is nowhere else.
+    sent.late ||= wasLate(error)
     this.#pause = setTimeout(() => {
-      this.#options.line.ready(this)
+      const { line } = this.#options
+      if (sent.late) line.late(this)
+      else line.ready(this)
     }, pause)
   }
 
+  #fail(error: AuthStoreError): void {
+    const known = isStoreFailure(error)
+    this.#options.onFailure(known ? error : new UnavailableError('the client failed', undefined, { cause: error }))
+  }
+
   #build(): Sent | undefined {
-    const batch = this.#waiting
+    const [batch] = this.#waiting
     if (!batch) return undefined
-    this.#waiting = undefined
     const { session, epoch, deadlineMs, attemptMs } = this.#options
     const commit = { session, epoch, ifMatch: this.#version, key: randomUUID(), members: membersOf(batch), attemptMs }
-    return { batch, commit, attempts: 0, end: performance.now() + deadlineMs }
+    this.#waiting.shift()
+    return { batch, commit, attempts: 0, late: false, end: performance.now() + deadlineMs }
   }
 
   #rest(): void {
@@ -149,7 +177,7 @@ function newBatch(): Batch {
   })
   // Baileys does not await saveCreds: without this a refused commit would end the process as an unhandled rejection.
   done.catch(() => undefined)
-  return { keys: new Map(), creds: undefined, resolve, reject, done }
+  return { size: 0, keys: new Map(), creds: undefined, resolve, reject, done }
 }
 
 function merge(into: Batch['keys'], type: string, changes: ReadonlyMap<string, string | null>): void {
@@ -172,10 +200,31 @@ function objectOf<T>(entries: ReadonlyMap<string, T>, text: (value: T) => string
   return `{${members}}`
 }
 
+/** A character is three bytes at most. */
+const MOST_BYTES_OF_ONE = 3
+/** What the service takes unless told to take more, less what stands around it. */
+const LARGEST_SET = 64 * 2 ** 20 - 65_536
+const HALF_OF_A_CHARACTER = /\p{Surrogate}/u
+
 /** @throws RefusedError for a name the store would refuse, before it can end a session that is in order. */
-export function assertKeyName(type: string, id: string): void {
-  if (type.length < 1 || type.length > 64) throw new RefusedError(422, 'type')
-  // A character is three bytes at most.
+export function assertType(type: string): void {
+  if (type.length < 1 || type.length > 64 || isNoText(type)) throw new RefusedError(422, 'type')
+}
+
+/** @throws RefusedError */
+export function assertId(id: string): void {
   if (id.length > 170 && Buffer.byteLength(id) > 512) throw new RefusedError(422, 'id')
-  if (id.length < 1 || id.includes('\0')) throw new RefusedError(422, 'id')
+  if (id.length < 1 || isNoText(id)) throw new RefusedError(422, 'id')
+}
+
+/** @param size characters of all its texts. @throws RefusedError for a set that no request can hold. */
+export function assertSize(size: number, texts: () => Iterable<string | null>): void {
+  if (size * MOST_BYTES_OF_ONE <= LARGEST_SET) return
+  let bytes = 0
+  for (const text of texts()) bytes += Buffer.byteLength(text ?? '')
+  if (bytes > LARGEST_SET) throw new RefusedError(413, 'too-large')
+}
+
+function isNoText(name: string): boolean {
+  return name.includes('\0') || HALF_OF_A_CHARACTER.test(name)
 }

@@ -1,4 +1,5 @@
 /** One service as all sessions of this process see it: its connections, and one line of commits that leave together. */
+import { Admission } from './admission.js'
 import { CommitLine } from './commit-line.js'
 import type { TlsOptions } from './connections.js'
 import { StoreClient } from './http.js'
@@ -19,10 +20,15 @@ const inUse: Known[] = []
 
 export class Service {
   readonly client: StoreClient
+  readonly opens = new Admission()
   readonly commits: CommitLine
   #users = 0
 
-  private constructor(client: StoreClient) {
+  /** @param key of its address and token. */
+  private constructor(
+    readonly key: string,
+    client: StoreClient,
+  ) {
     this.client = client
     this.commits = new CommitLine(client)
   }
@@ -33,7 +39,7 @@ export class Service {
     const key = `${address.href} ${token}`
     let known = inUse.find((each) => each.key === key && each.tls === tls)
     if (!known) {
-      known = { key, tls, service: new Service(new StoreClient(address, token, tls)) }
+      known = { key, tls, service: new Service(key, new StoreClient(address, token, tls)) }
       inUse.push(known)
     }
     known.service.#users++

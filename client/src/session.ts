@@ -7,7 +7,7 @@ import type { Call } from './http.js'
 import { JsonReader } from './json-reader.js'
 import type { Lease } from './lease.js'
 import { Memory } from './memory.js'
-import { assertKeyName, CommitQueue } from './queue.js'
+import { assertId, assertSize, assertType, CommitQueue } from './queue.js'
 import type { KeyChanges } from './queue.js'
 import { Reads } from './reads.js'
 import type { Found } from './reads.js'
@@ -42,6 +42,7 @@ export class Session {
   #reads!: Reads
   #ended: AuthStoreError | undefined
   #opened = false
+  #closing = false
   creds!: object
 
   constructor(options: SessionOptions) {
@@ -76,35 +77,42 @@ export class Session {
   get(type: string, ids: string[]): Promise<Record<string, unknown>> {
     this.#assertOurs()
     const found = this.#reads.read(type, ids.map(String))
-    return found instanceof Promise
-      ? this.#failing(found).then((late) => this.#values(type, late))
-      : Promise.resolve(this.#values(type, found))
+    return found instanceof Promise ? this.#late(type, found) : Promise.resolve(this.#values(type, found))
   }
 
   set(data: Record<string, Record<string, unknown> | null | undefined>): Promise<void> {
-    this.#assertOurs()
+    this.#assertWritable()
     const changes = new Map<string, Map<string, string | null>>()
+    let size = 0
     for (const type of Object.keys(data)) {
       const values = new Map<string, string | null>()
       const given = data[type] ?? {}
       for (const id of Object.keys(given)) {
         const value = given[id]
-        assertKeyName(type, id)
-        values.set(id, value === null || value === undefined ? null : encode(value))
+        assertId(id)
+        const text = value === null || value === undefined ? null : encode(value)
+        values.set(id, text)
+        size += id.length + (text?.length ?? 0)
       }
-      if (values.size > 0) changes.set(type, values)
+      if (values.size === 0) continue
+      assertType(type)
+      changes.set(type, values)
     }
-    return changes.size === 0 ? Promise.resolve() : this.#write(changes)
+    if (changes.size === 0) return Promise.resolve()
+    assertSize(size, () => [...changes.values()].flatMap((values) => [...values.values()]))
+    return this.#write(changes, size)
   }
 
   clear(): Promise<void> {
-    this.#assertOurs()
+    this.#assertWritable()
     const changes = new Map<string, Map<string, null>>()
+    let size = 0
     for (const type of this.#memory.types()) {
       const ids = this.#memory.ids(type)
       if (ids.length > 0) changes.set(type, new Map(ids.map((id) => [id, null])))
+      size = ids.reduce((sum, id) => sum + id.length, size)
     }
-    return changes.size === 0 ? Promise.resolve() : this.#write(changes)
+    return changes.size === 0 ? Promise.resolve() : this.#write(changes, size)
   }
 
   async *list(type: string): AsyncIterableIterator<[string, unknown]> {
@@ -124,7 +132,7 @@ export class Session {
 
   /** Creds that have no text end the session: nobody may be watching, and the stored ones would stay old for good. */
   saveCreds(): Promise<void> {
-    this.#assertOurs()
+    this.#assertWritable()
     let text
     try {
       text = encode(this.creds)
@@ -133,11 +141,12 @@ export class Session {
       this.lose(new RefusedError(422, 'creds-not-json'))
       return Promise.reject(this.#ended as Error)
     }
-    return this.#queue.push(new Map(), text)
+    return this.#queue.push(text.length, new Map(), text)
   }
 
-  /** Writes out what is queued; refuses everything after it. */
+  /** Writes out what is queued; refuses writes from now on, or somebody who goes on writing would keep it open. */
   async close(): Promise<void> {
+    this.#closing = true
     try {
       if (!this.#ended) await this.#queue.flush()
     } finally {
@@ -217,12 +226,13 @@ export class Session {
     // Keys belong to an identity; a new one over them would be another device with this one's sessions.
     if (!this.#memory.empty) throw new CorruptError('there are keys but no creds')
     this.creds = this.#options.baileys.initAuthCreds()
-    await this.#queue.push(new Map(), encode(this.creds))
+    const text = encode(this.creds)
+    await this.#queue.push(text.length, new Map(), text)
   }
 
-  #write(changes: KeyChanges): Promise<void> {
+  #write(changes: KeyChanges, size: number): Promise<void> {
     const written = [...changes].flatMap(([type, values]) => this.#memory.set(type, values))
-    const done = this.#queue.push(changes)
+    const done = this.#queue.push(size, changes)
     done.then(
       () => {
         this.#memory.release(written)
@@ -235,6 +245,18 @@ export class Session {
   #values(type: string, found: Found): Record<string, unknown> {
     const values = Object.create(null) as Record<string, unknown>
     for (const [id, text] of found) values[id] = readable(() => decodeKey(type, text, this.#options.baileys))
+    return values
+  }
+
+  /** The end of the session may go unwatched: `lost` tells. */
+  #late(type: string, found: Promise<Found>): Promise<Record<string, unknown>> {
+    const values: Promise<Record<string, unknown>> = this.#failing(found).then(
+      (late) => this.#values(type, late),
+      (error: unknown) => {
+        values.catch(() => undefined)
+        throw error
+      },
+    )
     return values
   }
 
@@ -251,6 +273,11 @@ export class Session {
   /** A key is gone because the session is another's now, or because the store lost it: the lease knows. */
   async #reason(failure: StoreFailure): Promise<StoreFailure> {
     return failure instanceof CorruptError ? ((await this.#lease.check()) ?? failure) : failure
+  }
+
+  #assertWritable(): void {
+    this.#assertOurs()
+    if (this.#closing) throw new ClosedError()
   }
 
   #assertOurs(): void {

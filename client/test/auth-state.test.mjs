@@ -310,3 +310,40 @@ test('a token from a file may end as the file does', async () => {
   const auth = await open(newName(), { token: `${service.token}\n` })
   await auth.close()
 })
+
+test('what the store could not take is refused when it is set, and session and other writes live on', async () => {
+  const auth = await open(newName())
+  const { keys } = auth.state
+  const nested = (depth) => JSON.parse(`${'{"a":'.repeat(depth)}1${'}'.repeat(depth)}`)
+  const wrong = [
+    [{ x: { 'a\ud800': 1 } }, { code: 'refused', problem: 'id' }],
+    [{ 'a\ud800': { x: 1 } }, { code: 'refused', problem: 'type' }],
+    [{ 'a\0b': { x: 1 } }, { code: 'refused', problem: 'type' }],
+    [{ x: { deep: nested(900) } }, { name: 'TypeError', message: /too deep/ }],
+    [{ x: { deep: [nested(900), Buffer.from('x')] } }, { name: 'TypeError', message: /too deep/ }],
+    [{ x: { large: 'a'.repeat(65 * 2 ** 20) } }, { code: 'refused', status: 413 }],
+    [{ x: { a: 'é'.repeat(17 * 2 ** 20), b: 'é'.repeat(17 * 2 ** 20) } }, { code: 'refused', status: 413 }],
+  ]
+  for (const [data, expected] of wrong) {
+    const innocent = keys.set({ session: { good: { a: 1 } } })
+    await assert.rejects(keys.set(data), expected)
+    await innocent
+  }
+  const holes = [Buffer.from('x')]
+  holes[2] = 1
+  await keys.set({ x: { deep: nested(700), holes, '\u{1f600}': 1 } })
+  assert.deepEqual((await keys.get('x', ['holes'])).holes, [Buffer.from('x'), null, 1])
+  assert.deepEqual((await keys.get('x', ['deep'])).deep, nested(700))
+  await auth.close()
+})
+
+test('sets that would be too large together leave one after the other', async () => {
+  const session = newName()
+  const auth = await open(session)
+  const { version } = await summary(session)
+  const large = (n) => auth.state.keys.set({ x: { [`large-${n}`]: 'a'.repeat(25 * 2 ** 20), last: n } })
+  await Promise.all([large(1), large(2), large(3)])
+  assert.equal((await summary(session)).version, version + 3)
+  assert.equal((await auth.state.keys.get('x', ['last'])).last, 3)
+  await auth.close()
+})

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { after, afterEach, before, beforeEach, test } from 'node:test'
 import { useRemoteAuthState } from '../dist/esm/index.js'
+import { CommitLine } from '../dist/esm/commit-line.js'
 import { baileys } from './baileys.mjs'
 import { Faults, problem } from './faults.mjs'
 import { startService } from './service.mjs'
@@ -153,3 +154,36 @@ async function nameOf(auth) {
   await auth.saveCreds()
   return faults.seen.slice(before).find(({ path }) => path.endsWith('/commit')).path.split('/')[3]
 }
+
+test('a commit that cannot be put together fails its writers and nobody else', async () => {
+  const line = new CommitLine(undefined)
+  const failed = await new Promise((resolve) => {
+    line.ready({
+      depart: () => 'x'.repeat(2 ** 29).repeat(2),
+      failed: resolve,
+    })
+  })
+  assert.equal(failed.code, 'unavailable')
+})
+
+test('a commit that the store cannot answer takes no other session with it', async () => {
+  const auths = await openMany(30, { requestTimeoutMs: 500, commitDeadlineMs: 5_000 })
+  const session = await nameOf(auths[0])
+  const told = []
+  auths.forEach((auth, n) => auth.on('lost', ({ reason }) => told.push([n, reason])))
+  faults.rule = ({ path, body }) => (path.includes(session) || body.includes(session) ? 'hang' : undefined)
+  faults.seen.length = 0
+  let more = true
+  const stuck = assert.rejects(auths[0].state.keys.set({ session: { a: 1 } }), { code: 'lost' })
+  const writers = auths.slice(1).map(async ({ state }) => {
+    for (let turn = 0; more; turn++) await state.keys.set({ session: { a: { turn } } })
+  })
+  await stuck
+  more = false
+  await Promise.all(writers)
+  assert.deepEqual(told, [[0, 'unavailable']])
+  const inCompany = faults.seen.filter((request) => isBatch(request) && request.body.includes(session))
+  assert.ok(inCompany.length <= 1, `${inCompany.length} requests with the others`)
+  faults.rule = () => undefined
+  await closeAll(auths)
+})

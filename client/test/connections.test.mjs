@@ -157,6 +157,28 @@ test('a late answer, an abort and an absent server are errors', async () => {
   assert.throws(() => new Connections(new URL('ftp://127.0.0.1')), TypeError)
 })
 
+test('when a kept connection stays silent, the others of its age are given up with it', async () => {
+  let silent = false
+  const server = createServer((socket) => {
+    const number = server.made++
+    socket.on('error', () => {})
+    socket.on('data', () => {
+      if (!silent || number >= 5) socket.write('HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n')
+    })
+  })
+  server.made = 0
+  await during(server, [0, '127.0.0.1'], async ({ port }) => {
+    const connections = new Connections(new URL(`http://127.0.0.1:${port}`))
+    await Promise.all(Array.from({ length: 5 }, () => connections.exchange(get, 5000)))
+    assert.equal(server.made, 5)
+    silent = true
+    await assert.rejects(connections.exchange(get, 100), /no answer in time/)
+    await connections.exchange(get, 5000)
+    assert.equal(server.made, 6)
+    connections.close()
+  })
+})
+
 async function echo(request, response) {
   const chunks = []
   for await (const chunk of request) chunks.push(chunk)

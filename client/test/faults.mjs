@@ -6,6 +6,8 @@ export class Faults {
   #server = createServer((incoming, outgoing) => this.#pass(incoming, outgoing))
   /** What to do with a request: `undefined` passes it on. @type {(request) => Fault | undefined} */
   rule = () => undefined
+  /** Waited for before a request is passed on or answered. */
+  delay
   /** Every request seen: `{ method, path, headers, body }`. */
   seen = []
 
@@ -40,6 +42,7 @@ export class Faults {
     const asked = { method, path, headers, body: body.toString() }
     this.seen.push(asked)
     const fault = this.rule(asked)
+    await this.delay?.(asked)
     if (fault === 'hang') return
     if (fault === 'lose-request') return outgoing.destroy()
     if (typeof fault === 'object') {

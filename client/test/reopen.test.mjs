@@ -1,0 +1,167 @@
+/** Opening again in the same process: after an outage, after answers that were lost, and very many at once. */
+import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
+import { after, afterEach, before, beforeEach, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { useRemoteAuthState } from '../dist/esm/index.js'
+import { baileys } from './baileys.mjs'
+import { Faults } from './faults.mjs'
+import { startService } from './service.mjs'
+
+let service, faults
+before(async () => (service = await startService()))
+after(() => service.stop())
+beforeEach(async () => (faults = await new Faults(service.url).listen()))
+afterEach(() => faults.close())
+
+const newName = () => `reopen-${randomUUID()}`
+const open = (session, more) => useRemoteAuthState({ url: faults.url, token: service.token, session, baileys, ...more })
+const isLease = ({ path }) => path.endsWith('/lease')
+
+async function summary(session) {
+  const headers = { authorization: `Bearer ${service.token}` }
+  return (await fetch(`${service.url}/v1/sessions/${session}`, { headers })).json()
+}
+
+/** Loses a session to an outage. @returns what had been opened; the outage goes on. */
+async function lose(session, more) {
+  const auth = await open(session, { commitDeadlineMs: 300, ...more })
+  const lost = new Promise((resolve) => auth.on('lost', resolve))
+  faults.rule = () => 'lose-request'
+  auth.state.keys.set({ session: { a: 1 } })
+  assert.equal((await lost).reason, 'unavailable')
+  return auth
+}
+
+test('a session that was lost to an outage opens again as soon as that is over', async () => {
+  for (const more of [{}, { holder: 'named' }]) {
+    const session = newName()
+    const first = await lose(session, more)
+    const { epoch } = await summary(session)
+    faults.rule = () => undefined
+    const second = await open(session, more)
+    // What is still on its way from the first comes too late.
+    assert.ok((await summary(session)).epoch > epoch)
+    await first.close()
+    await second.state.keys.set({ session: { b: 2 } })
+    assert.notEqual((await summary(session)).lease, null)
+    await second.close()
+  }
+})
+
+test('a lost session is given free for others in the background', async () => {
+  const session = newName()
+  await lose(session)
+  assert.notEqual((await summary(session)).lease, null)
+  faults.rule = () => undefined
+  while ((await summary(session)).lease !== null) await sleep(50)
+})
+
+test('a lease whose answers were lost is no hindrance to the next open, and to two at once it is', async () => {
+  const session = newName()
+  faults.rule = (request) => (isLease(request) ? 'lose-answer' : undefined)
+  await assert.rejects(open(session, { openDeadlineMs: 300 }), { code: 'unavailable' })
+  assert.notEqual((await summary(session)).lease, null)
+  faults.rule = () => undefined
+  const both = await Promise.allSettled([open(session), open(session)])
+  assert.deepEqual(both.map(({ status }) => status).sort(), ['fulfilled', 'rejected'])
+  const { reason } = both.find(({ status }) => status === 'rejected')
+  assert.equal(reason.code, 'held')
+  assert.match(reason.message, /until 2/)
+  await both.find(({ status }) => status === 'fulfilled').value.close()
+})
+
+test('a release whose answer was lost is no hindrance either', async () => {
+  const session = newName()
+  const first = await open(session)
+  faults.rule = ({ method }) => (method === 'DELETE' ? 'lose-request' : undefined)
+  await first.close()
+  assert.notEqual((await summary(session)).lease, null)
+  faults.rule = () => undefined
+  await (await open(session)).close()
+})
+
+test('of very many opens at once none runs out of time waiting for the others', async () => {
+  let most = 0
+  let inside = 0
+  faults.delay = async () => {
+    most = Math.max(most, ++inside)
+    await sleep(100)
+    inside--
+  }
+  const opening = Array.from({ length: 100 }, () => open(newName(), { openDeadlineMs: 1500, requestTimeoutMs: 1500 }))
+  const auths = await Promise.all(opening)
+  assert.ok(most <= 16, `${most} at a time`)
+  faults.delay = undefined
+  await Promise.all(auths.map((auth) => auth.close()))
+})
+
+test('while the store answers nobody, those who wait to open are not kept longer than they asked for', async () => {
+  faults.rule = () => 'lose-request'
+  const opening = Array.from({ length: 60 }, () => open(newName(), { openDeadlineMs: 200 }))
+  const results = await Promise.allSettled(opening)
+  assert.ok(results.every(({ reason }) => reason?.code === 'unavailable'))
+  // Let in sixteen at a time all of them would have asked.
+  assert.ok(new Set(faults.seen.map(({ path }) => path)).size < 60)
+})
+
+test('promises of calls on a lost or closed session may be dropped', async () => {
+  const script = `
+    import { useRemoteAuthState } from './dist/esm/index.js'
+    import { baileys } from './test/baileys.mjs'
+    const [url, token, session] = process.argv.slice(1)
+    const auth = await useRemoteAuthState({ url, token, session, baileys, commitDeadlineMs: 1, memoryBytes: 0 })
+    await auth.state.keys.set({ session: { b: 1 } })
+    auth.on('lost', () => {
+      auth.state.keys.set({ session: { a: 1 } })
+      auth.state.keys.get('session', ['a'])
+      auth.state.keys.clear()
+      auth.saveCreds()
+      setTimeout(async () => {
+        await auth.close()
+        auth.state.keys.set({ session: { a: 1 } })
+        clearInterval(stay)
+        console.log('alive')
+      }, 50)
+    })
+    const stay = setInterval(() => {}, 1000)
+    console.log('open')
+    process.stdin.once('data', () => {
+      auth.state.keys.get('session', ['b'])
+      process.stdin.unref()
+    })
+  `
+  const args = ['--input-type=module', '-e', script, faults.url, service.token, newName()]
+  const cwd = new URL('..', import.meta.url)
+  const child = spawn(process.execPath, args, { cwd, stdio: ['pipe', 'pipe', 'inherit'] })
+  let said = ''
+  for await (const chunk of child.stdout) {
+    said += chunk
+    if (said !== 'open\n') continue
+    faults.rule = () => 'lose-request'
+    child.stdin.end('go\n')
+  }
+  assert.equal(said, 'open\nalive\n')
+})
+
+test('close ends although somebody goes on writing: what came before is stored, the rest refused', async () => {
+  const session = newName()
+  const auth = await open(session)
+  let written = 0
+  let more = true
+  const writer = (async () => {
+    for (; more; written++) await auth.state.keys.set({ session: { a: { written } } })
+  })()
+  const refused = assert.rejects(writer, { code: 'closed' })
+  while (written < 3) await sleep(1)
+  const closed = auth.close()
+  await assert.rejects(auth.saveCreds(), { code: 'closed' })
+  const kept = await Promise.race([closed.then(() => false), sleep(5000, true, { ref: false })])
+  more = false
+  assert.equal(kept, false)
+  await refused
+  const again = await open(session)
+  assert.deepEqual((await again.state.keys.get('session', ['a'])).a, { written: written - 1 })
+  await again.close()
+})
