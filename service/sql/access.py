@@ -49,6 +49,15 @@ async def has_master_keys(connection: Connection) -> bool:
     return known and bool(await connection.fetchval(HAS_MASTER_KEYS_SQL))
 
 
+async def had_master_keys(url: str) -> bool:
+    """The same of a database to which nobody is connected yet."""
+    connection = await asyncpg.connect(url)
+    try:
+        return await has_master_keys(connection)
+    finally:
+        await connection.close()
+
+
 async def find_token(connection: Connection, token_id: str) -> asyncpg.Record | None:
     """``(tenant, scope, hash)`` of a token that is neither revoked nor expired."""
     return await connection.fetchrow(FIND_TOKEN_SQL, token_id)
