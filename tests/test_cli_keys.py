@@ -153,10 +153,10 @@ def test_rotations_at_once_keep_every_key(own):
     own.start()
     made = fill(own, 20)
     first = (own.data_dir / "master.key").read_text().split()
-    with ThreadPoolExecutor(6) as pool:
-        list(pool.map(lambda _: cli.good("key", "rotate"), range(6)))
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda _: cli.good("key", "rotate"), range(3)))
     keys = (own.data_dir / "master.key").read_text().split()
-    assert len(keys) == 7
+    assert len(keys) == 4
     assert keys[-1:] == first
     in_use, current = key_status(cli)
     assert in_use == current == [MasterKeys([base64.b64decode(keys[0])]).current]

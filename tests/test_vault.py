@@ -275,6 +275,7 @@ def test_a_key_that_is_not_configured_any_more_opens_until_it_is_forgotten():
     masters = MasterKeys(now, lambda: now)
     key_id, wrapped = masters.wrap(bytes(32), context)
     now = [bytes(32)]
+    assert masters.refresh()
     assert masters.missing({key_id}) == {key_id}
     assert masters.ids() == {masters.current} != {key_id}
     assert masters.unwrap(key_id, wrapped, context) == bytes(32)
