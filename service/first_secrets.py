@@ -5,9 +5,12 @@ has no such folder that outlives a container: there the master key must be confi
 """
 
 import base64
+import fcntl
 import os
 import secrets
-from collections.abc import Callable, Sequence
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +21,7 @@ from service.vault import KEY_BYTES, MasterKeys
 MASTER_KEY_FILE: Final = "master.key"
 MADE_FILE: Final = "master.key.made"
 TOKEN_FILE: Final = "token"
+_UNFINISHED: Final = f".{MASTER_KEY_FILE}.new-"
 
 
 def master_keys(
@@ -44,7 +48,11 @@ def first_token(settings: Settings) -> str | None:
         return settings.token.get_secret_value()
     if not settings.embedded:
         return None
-    return _kept(settings.data_dir / TOKEN_FILE, lambda: "bas_first_" + secrets.token_urlsafe(32))
+    path = settings.data_dir / TOKEN_FILE
+    try:
+        return _kept(path, lambda: "bas_first_" + secrets.token_urlsafe(32))
+    except OSError as error:
+        raise ConfigError([_unusable(path, error)]) from None
 
 
 def token_file(settings: Settings) -> Path | None:
@@ -54,18 +62,47 @@ def token_file(settings: Settings) -> Path | None:
 
 
 def add_master_key(settings: Settings) -> Path:
-    """Puts a new master key before the data folder's own. Raises ConfigError when keys are configured elsewhere."""
+    """Puts a new master key before the data folder's own. Raises ConfigError when keys are configured elsewhere.
+
+    One at a time, and the file stays its owner's: a command of root's must not take it from a service of a plain user.
+    """
     if settings.master_keys or not settings.embedded:
         raise ConfigError(["The master key is configured: put the new key before the old one there, then rotate."])
     path = settings.data_dir / MASTER_KEY_FILE
-    if not path.exists():
-        raise ConfigError([f"{path} is missing: there is no key to rotate."])
-    beside = path.with_suffix(".new")
-    beside.unlink(missing_ok=True)
-    _write(beside, _new_key() + "\n" + path.read_text("ascii"))
+    try:
+        with _alone(path.parent):
+            _put_first(path, _new_key())
+    except FileNotFoundError:
+        raise ConfigError([f"{path} is missing: there is no key to rotate."]) from None
+    except OSError as error:
+        raise ConfigError([_unusable(path, error)]) from None
+    return path
+
+
+def _put_first(path: Path, key: str) -> None:
+    for unfinished in path.parent.glob(f"{_UNFINISHED}*"):
+        unfinished.unlink()
+    with path.open("r", encoding="ascii") as file:
+        old, kept = os.fstat(file.fileno()), file.read()
+    beside = path.with_name(f"{_UNFINISHED}{secrets.token_hex(8)}")
+    _write(beside, key + "\n" + kept, old)
     beside.replace(path)
     _sync_folder(path.parent)
-    return path
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """While it is open nobody else changes the keys of this folder."""
+    held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
+
+
+def _unusable(path: Path, error: OSError) -> str:
+    return f"{path} cannot be used ({error.strerror}): run as the user of the service, or as root."
 
 
 def _read_master_keys(settings: Settings, unused: Callable[[], bool]) -> Sequence[bytes]:
@@ -83,6 +120,8 @@ def _read_master_keys(settings: Settings, unused: Callable[[], bool]) -> Sequenc
         return [base64.b64decode(line, validate=True) for line in text.split()]
     except ValueError:
         raise ConfigError([f"{path} does not hold master keys."]) from None
+    except OSError as error:
+        raise ConfigError([_unusable(path, error)]) from None
 
 
 def _make_master_key(path: Path, unused: Callable[[], bool]) -> None:
@@ -115,8 +154,12 @@ def _kept(path: Path, make: Callable[[], str]) -> str:
     return path.read_text("ascii").strip()
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, text: str, like: os.stat_result | None = None) -> None:
+    """A new file, ours alone, or of the owner and mode of another."""
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+        if like is not None:
+            os.fchown(file.fileno(), like.st_uid, like.st_gid)
+            os.fchmod(file.fileno(), stat.S_IMODE(like.st_mode))
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -2,17 +2,18 @@
 
     run ── embedded Postgres (main thread) ── workers? ── serve ── web application
 
-With one worker the process serves by itself; with several it owns Postgres and watches children that share the port.
+With one worker the process serves by itself; with several it owns Postgres and the port, and watches children that
+share it.
 On SIGTERM or SIGINT readiness goes first, accepted requests are answered, then everything stops in reverse order.
 """
 
 import asyncio
-import errno
 import gc
 import resource
 import signal
+import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,10 +23,10 @@ from typing import Final
 import uvloop
 from aiohttp import web
 
-from service import first_secrets, workers
+from service import first_secrets, listening, workers
 from service.app import end, make_app, make_store
 from service.config import Settings
-from service.embedded import EmbeddedPostgres, ServerEvent
+from service.embedded import EmbeddedPostgres, ServerEvent, ServerSettings
 from service.errors import NotLetIn, StartError, Unavailable
 from service.http.keys import METRICS
 from service.http.server import Runner
@@ -51,14 +52,17 @@ _NOTICE_S: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a serving process is made of. ``server`` only where Postgres is this process's own."""
+    """What a serving process is made of. ``server`` only where Postgres is this process's own.
+
+    ``sockets``: listening already, when they are shared with others.
+    """
 
     settings: Settings
     url: str = field(repr=False)
     masters: MasterKeys
     token: str | None = field(repr=False)
     server: EmbeddedPostgres | None = None
-    shared_port: bool = False
+    sockets: Sequence[socket.socket] = ()
 
 
 def run(settings: Settings, reload: Callable[[], Settings]) -> None:
@@ -68,7 +72,9 @@ def run(settings: Settings, reload: Callable[[], Settings]) -> None:
         stack.callback(close_sentry)
         server = None
         if settings.embedded:
-            server = EmbeddedPostgres(settings.data_dir, pg_bin=settings.pg_bin)
+            connections = ServerSettings.connections_for(settings.workers * settings.pool_max)
+            own = ServerSettings(max_connections=connections)
+            server = EmbeddedPostgres(settings.data_dir, pg_bin=settings.pg_bin, settings=own)
             stack.callback(server.stop)
             url = server.start()
         else:
@@ -84,7 +90,11 @@ def run(settings: Settings, reload: Callable[[], Settings]) -> None:
 
 
 def prepare_process(settings: Settings) -> None:
-    """Logs, hooks and error reports, before anything else can fail. No core files: they would hold every key."""
+    """Logs, hooks and error reports, before anything else can fail. No core files: they would hold every key.
+
+    SIGHUP is ignored: a service outlives its terminal, and there is nothing to reload, keys are read again by themselves.
+    """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     setup_logging(settings.log_format, settings.log_level)
     install_hooks()
@@ -130,16 +140,21 @@ async def _watch_workers(parts: Parts, work: workers.Work) -> None:
         if parts.server is not None:
             metrics = Metrics(version("baileys-auth-store"))
             stack.push_async_callback(end, asyncio.create_task(parts.server.supervise(_watcher(metrics))))
-        await workers.watch(parts.settings.workers, work, stop)
+        if parts.settings.unix_socket is not None:
+            listening.free_path(parts.settings.unix_socket)
+        sockets = listening.bind(parts.settings.host, parts.settings.port)
+        await workers.watch(parts.settings.workers, work, stop, sockets)
 
 
-def _run_worker(settings: Settings, url: str, reload: Callable[[], Settings], number: int) -> None:
-    """A child's whole life. The unix socket is the first one's: a path cannot be shared as a port can."""
+def _run_worker(
+    settings: Settings, url: str, reload: Callable[[], Settings], number: int, sockets: Sequence[socket.socket]
+) -> None:
+    """A child's whole life. The unix socket is the first one's."""
     if number:
         settings = settings.model_copy(update={"unix_socket": None})
     prepare_process(settings)
     masters = first_secrets.master_keys(settings, reload)
-    parts = Parts(settings, url, masters, first_secrets.first_token(settings), shared_port=True)
+    parts = Parts(settings, url, masters, first_secrets.first_token(settings), sockets=sockets)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(parts))
@@ -167,13 +182,15 @@ def _stop_event() -> asyncio.Event:
 async def _listen(runner: Runner, parts: Parts) -> None:
     settings = parts.settings
     context = _tls(settings)
-    site = web.TCPSite(runner, settings.host, settings.port, ssl_context=context, reuse_port=parts.shared_port or None)
-    try:
-        await site.start()
-        if settings.unix_socket is not None:
+    if settings.unix_socket is not None:
+        listening.free_path(settings.unix_socket)
+    for bound in parts.sockets or listening.bind(settings.host, settings.port):
+        await web.SockSite(runner, bound, ssl_context=context).start()
+    if settings.unix_socket is not None:
+        try:
             await web.UnixSite(runner, str(settings.unix_socket)).start()
-    except OSError as error:
-        raise StartError(f"cannot listen: {errno.errorcode.get(error.errno or 0, type(error).__name__)}") from None
+        except OSError as error:
+            raise listening.path_refused(settings.unix_socket, error) from None
     made = first_secrets.token_file(settings)
     for address in runner.addresses:
         shown = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else f"unix:{address}"
@@ -202,6 +219,8 @@ def _watcher(metrics: Metrics) -> Callable[[ServerEvent], None]:
         if event.kind == "exited":
             metrics.postgres_restart()
             _log.error("the embedded Postgres ended", exit_code=event.exit_code)
+        elif event.kind == "waiting":
+            _log.warning("waiting for processes of an earlier Postgres to end")
         elif event.kind == "failed" and event.error is not None:
             _log.exception("the embedded Postgres did not start", exc=event.error)
             report(event.error)

@@ -81,11 +81,14 @@ class MasterKeys:
     """The configured master keys: the first one wraps, all of them open. A key's id is a fingerprint of it (16 hex digits).
 
     ``read`` gives the keys as they are configured now; `refresh` takes over what changed, so that a key rotates under a
-    serving process.
+    serving process. A key that is not configured any more still opens, until `forget` says that nothing needs it: who
+    removes the wrong one must not take the sessions from a service that has them.
     """
 
     def __init__(self, keys: Sequence[bytes], read: Callable[[], Sequence[bytes]] | None = None) -> None:
         self._read = read
+        self._former: dict[str, AESGCM] = {}
+        self._keys: dict[str, AESGCM] = {}
         self._take(keys)
 
     def __repr__(self) -> str:
@@ -101,10 +104,17 @@ class MasterKeys:
     def _take(self, keys: Sequence[bytes]) -> None:
         if not keys or any(len(key) != KEY_BYTES for key in keys):
             raise WrongMasterKey(f"a master key has {KEY_BYTES} bytes")
-        self._keys = {_fingerprint(key): AESGCM(key) for key in keys}
+        configured = {_fingerprint(key): AESGCM(key) for key in keys}
+        self._former |= self._keys
+        self._keys = configured
         self.current = _fingerprint(keys[0])
 
+    def forget(self) -> None:
+        """Keys that are not configured any more do not open from now on."""
+        self._former = {}
+
     def ids(self) -> frozenset[str]:
+        """The configured keys."""
         return frozenset(self._keys)
 
     def missing(self, key_ids: AbstractSet[str]) -> AbstractSet[str]:
@@ -119,11 +129,13 @@ class MasterKeys:
         return self.current, nonce + self._keys[self.current].encrypt(nonce, data_key, context)
 
     def unwrap(self, key_id: str, wrapped: bytes, context: bytes) -> bytes:
-        """The data key. WrongMasterKey when no configured key has this id, Corrupt when it does not open."""
-        if self.missing({key_id}):
+        """The data key. WrongMasterKey when no key that we hold has this id, Corrupt when it does not open."""
+        missing = self.missing({key_id})
+        key = self._former.get(key_id) if missing else self._keys[key_id]
+        if key is None:
             raise WrongMasterKey("a session is sealed under a master key that is not configured")
         try:
-            return self._keys[key_id].decrypt(wrapped[:_NONCE_BYTES], wrapped[_NONCE_BYTES:], context)
+            return key.decrypt(wrapped[:_NONCE_BYTES], wrapped[_NONCE_BYTES:], context)
         except InvalidTag:
             raise Corrupt("data key", None) from None
 

@@ -149,3 +149,15 @@ async def test_a_service_is_not_ready_while_a_key_it_needs_is_not_configured(dat
         assert (await api.ask("GET", "/health/ready")).status == 200
         await api.commit("new", {})
         assert (await api.state("s"))["creds"] == creds()
+
+
+async def test_a_session_under_a_key_that_is_not_configured_is_unavailable(database_url: str):
+    """Not a fault of ours: it opens as soon as the key is there."""
+    configured = Configured(MASTER_KEY)
+    async with serve(database_url, masters=configured.masters()) as api:
+        async with serve(database_url, masters=MasterKeys([OTHER, MASTER_KEY])) as ahead:
+            await ahead.commit("s", {"creds": creds()})
+        answer = await api.ask("GET", at("s", "creds"))
+        assert (answer.status, answer.slug) == (503, "unavailable")
+        configured.keys = (OTHER, MASTER_KEY)
+        assert (await api.state("s"))["creds"] == creds()

@@ -283,8 +283,13 @@ def test_a_port_that_is_taken_is_told(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        code, said = refused(tmp_path, AUTHSTORE_PORT=str(taken.getsockname()[1]))
-    assert (code, said) == (1, "authstore: cannot listen: EADDRINUSE")
+        port = taken.getsockname()[1]
+        code, said = refused(tmp_path, AUTHSTORE_PORT=str(port))
+    assert (code, said) == (
+        1,
+        f"authstore: cannot listen on 127.0.0.1:{port}: EADDRINUSE: another process listens there; "
+        "stop it, or change the port: AUTHSTORE_PORT or --port",
+    )
 
 
 # -- a unix socket --------------------------------------------------------------------------------------------------------

@@ -3,19 +3,23 @@
 import base64
 import os
 import secrets
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from command_line import Cli, Done, assert_all_there, commit, fill, fresh
+from embedded_service import PLAIN, as_root
 from service_process import ServiceProcess
 
 from service.embedded import running
+from service.vault import MasterKeys
 
 
 @pytest.fixture
@@ -141,6 +145,79 @@ def test_a_running_service_never_replaces_a_key_file_that_is_gone(own):
     key_file.write_text(kept)
     assert_all_there(own, made)
     assert own.log.read_text().count("housekeeping failed") == 1, "said once, not every second"
+
+
+def test_rotations_at_once_keep_every_key(own):
+    """Each reads the file, makes a key and puts the file back: none may overwrite what another has put there."""
+    cli = Cli(own.data_dir)
+    own.start()
+    made = fill(own, 20)
+    first = (own.data_dir / "master.key").read_text().split()
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda _: cli.good("key", "rotate"), range(3)))
+    keys = (own.data_dir / "master.key").read_text().split()
+    assert len(keys) == 4
+    assert keys[-1:] == first
+    in_use, current = key_status(cli)
+    assert in_use == current == [MasterKeys([base64.b64decode(keys[0])]).current]
+    time.sleep(1.5)  # the service has looked for keys
+    made |= fill(own, 2)
+    own.stop()
+    own.start()
+    assert_all_there(own, made)
+    assert not list(own.data_dir.glob(".master.key*")), "nothing unfinished is left"
+
+
+@as_root
+def test_a_rotation_by_root_leaves_the_file_to_its_owner(own):
+    """`sudo authstore key rotate` beside a service of a plain user."""
+    own.start()
+    own.stop()
+    key_file = own.data_dir / "master.key"
+    shutil.chown(key_file, PLAIN, PLAIN)
+    key_file.chmod(0o640)
+    before = key_file.stat()
+    Cli(own.data_dir).good("key", "rotate")
+    after = key_file.stat()
+    assert (after.st_uid, after.st_gid, after.st_mode) == (before.st_uid, before.st_gid, before.st_mode)
+    assert after.st_ino != before.st_ino
+
+
+def test_a_key_file_that_cannot_be_read_is_a_sentence(own):
+    own.start()
+    own.stop()
+    key_file = own.data_dir / "master.key"
+    key_file.unlink()
+    key_file.mkdir()  # root reads any file
+    for command in (("key", "rotate"), ("key", "status"), ("serve",)):
+        done = Cli(own.data_dir)(*command)
+        assert done.code == 2, done
+        assert f"{key_file} cannot be used" in done.err
+
+
+def test_a_running_service_makes_nothing_under_a_key_that_is_not_its_database_s(own):
+    """It could not be started again with the right one. What it holds, it goes on serving."""
+    own.start()
+    made = fill(own, 2)
+    key_file = own.data_dir / "master.key"
+    kept = key_file.read_text()
+    key_file.write_text(base64.b64encode(secrets.token_bytes(32)).decode() + "\n")
+    wait_for_readiness(own, 503)
+    assert commit(own, fresh("new"), 1) == 503
+    assert_all_there(own, made)
+    key_file.write_text(kept)
+    wait_for_readiness(own, 200)
+    assert commit(own, fresh("new"), 1) == 200
+    own.stop()
+    own.start()
+    assert_all_there(own, made)
+
+
+def wait_for_readiness(service: ServiceProcess, status: int) -> None:
+    deadline = time.monotonic() + 30
+    while service.ask("GET", "/health/ready")[0] != status:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_configured_keys_rotate(tmp_path):

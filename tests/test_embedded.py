@@ -266,6 +266,17 @@ def test_the_environment_stays_with_the_service(tmp_path: Path) -> None:
     assert service.end() == 0
 
 
+def test_folders_made_above_the_data_are_not_open_to_others(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with running(tmp_path / "above/between/data"):
+            pass
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "above").stat().st_mode) == 0o755
+    assert stat.S_IMODE((tmp_path / "above/between").stat().st_mode) == 0o755
+
+
 @pytest.mark.parametrize("mode", [0o757, 0o777])
 def test_a_folder_open_to_others_is_refused(tmp_path: Path, mode: int) -> None:
     (tmp_path / "data").mkdir()

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -15,6 +16,7 @@ from embedded_service import WITHOUT_DEATH_SIGNAL, Service, is_alive, wait_gone
 
 from service.embedded import EmbeddedPostgres, ServerEvent, account, attach, binaries, processes, running
 from service.embedded.errors import StartFailed
+from service.embedded.folder import Folder
 
 
 async def _commit(dsn: str, count: int) -> None:
@@ -147,6 +149,37 @@ async def test_supervision_ends_when_the_server_is_stopped(tmp_path: Path) -> No
     async with asyncio.timeout(5):
         await task
     assert events == ["ready"]
+
+
+async def test_a_disk_that_was_full_for_a_while_does_not_keep_it_down(tmp_path: Path) -> None:
+    """What cannot be written to is, for root too, a file at its size limit: the lock stays free for the next try."""
+    server = EmbeddedPostgres(tmp_path)
+    server.start()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    async with _supervised(server) as events:
+        await _next(events, "ready")
+        assert server.pid is not None
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+        try:
+            os.kill(server.pid, signal.SIGKILL)
+            failed = await _next(events, "failed")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert isinstance(failed.error, OSError)
+        await _next(events, "ready")
+        await _commit(server.dsn, 1)
+
+
+async def test_waiting_for_an_earlier_postgres_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.embedded.server._REMIND_AFTER_S", 0.1)
+    server = EmbeddedPostgres(tmp_path)
+    server.open()
+    held = processes.claim(Folder.at(tmp_path))
+    assert held is not None
+    async with _supervised(server) as events:
+        await _next(events, "waiting")
+        os.close(held)
+        await _next(events, "ready")
 
 
 def _as_owner(pg: Path, command: list[str]) -> "subprocess.Popen[bytes]":

@@ -270,6 +270,20 @@ def test_master_keys_are_read_again():
     assert masters.missing({"0" * 16}) == {"0" * 16}
 
 
+def test_a_key_that_is_not_configured_any_more_opens_until_it_is_forgotten():
+    now, context = [KEY], wrap_context(TENANT, SID, NUMBER)
+    masters = MasterKeys(now, lambda: now)
+    key_id, wrapped = masters.wrap(bytes(32), context)
+    now = [bytes(32)]
+    assert masters.refresh()
+    assert masters.missing({key_id}) == {key_id}
+    assert masters.ids() == {masters.current} != {key_id}
+    assert masters.unwrap(key_id, wrapped, context) == bytes(32)
+    masters.forget()
+    with pytest.raises(WrongMasterKey):
+        masters.unwrap(key_id, wrapped, context)
+
+
 @pytest.mark.parametrize("keys", [[], [b""], [bytes(31)], [bytes(33)], [KEY, bytes(16)]])
 def test_master_keys_of_another_length_are_refused(keys: list[bytes]):
     with pytest.raises(WrongMasterKey):

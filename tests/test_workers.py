@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 from service_process import COMMAND, ServiceProcess
 
+from service.embedded import attach
 from service.errors import NotLetIn
 from service.sql.pool import Database
 
@@ -90,6 +91,69 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path):
         time.sleep(0.1)
     with service:
         assert service.call("GET", "/health/ready")["status"] == "ok"
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_second_service_gets_neither_port_nor_path_of_the_first(tmp_path, workers):
+    """Else both would start, and clients would meet the one or the other."""
+    path = tmp_path / "service.sock"
+    env = {"AUTHSTORE_WORKERS": workers, "AUTHSTORE_UNIX_SOCKET": str(path)}
+    with ServiceProcess(tmp_path / "data", env) as service:
+        with socket.socket(socket.AF_UNIX) as client:
+            connect_when_there(client, str(path))
+        second = ServiceProcess(tmp_path / "second", {"AUTHSTORE_WORKERS": "2"})
+        second.port = service.port
+        second.launch()
+        assert second.wait(60) == 1
+        assert f"cannot listen on 127.0.0.1:{service.port}: EADDRINUSE" in second.log.read_text()
+        third = ServiceProcess(tmp_path / "third", env)
+        third.launch()
+        assert third.wait(60) == 1
+        assert f"cannot listen on unix:{path}: EADDRINUSE" in third.log.read_text()
+        for number in range(20):
+            commit(service, number)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+    # What is left of it is nobody's.
+    with ServiceProcess(tmp_path / "data", env) as service:
+        assert service.call("GET", "/health/ready")["status"] == "ok"
+
+
+def test_a_stopping_service_refuses_what_it_would_not_answer(tmp_path):
+    """Nobody queues behind workers that end: the port is closed as soon as the last of them closes it."""
+    with ServiceProcess(tmp_path / "data", {"AUTHSTORE_WORKERS": "2"}) as service:
+        commit(service, 1)
+        os.kill(service.pid, signal.SIGTERM)
+        deadline = time.monotonic() + 30
+        while True:
+            assert time.monotonic() < deadline
+            try:
+                service.ask("GET", "/health/live")
+            except OSError:
+                break
+        assert service.wait(30) == 0
+        service.start()
+
+
+def test_a_hangup_changes_nothing(tmp_path):
+    """As when the terminal is closed that it was started from."""
+    with ServiceProcess(tmp_path / "data", {"AUTHSTORE_WORKERS": "2"}) as service:
+        for pid in (service.pid, *children(service.pid)):
+            os.kill(pid, signal.SIGHUP)
+        time.sleep(0.5)
+        commit(service, 1)
+        assert len(children(service.pid)) == 2
+        assert b"a worker ended" not in service.log.read_bytes()
+
+
+async def test_the_embedded_postgres_has_connections_for_all_workers(tmp_path):
+    env = {"AUTHSTORE_WORKERS": "2", "AUTHSTORE_POOL_MAX": "40"}
+    with ServiceProcess(tmp_path / "data", env) as service:
+        url = attach(service.data_dir)
+        assert url is not None
+        connection = await asyncpg.connect(url)
+        assert await connection.fetchval("SHOW max_connections") == "95"
+        await connection.close()
 
 
 def test_a_lost_master_key_is_not_replaced(tmp_path):

@@ -36,6 +36,7 @@ SUPERUSER: Final = "postgres"
 # sockaddr_un.sun_path is 108 bytes with its NUL.
 _SOCKET_PATH_LIMIT: Final = 107
 _PRIVATE: Final = 0o700
+_OPEN: Final = 0o755
 _PEER_BYTES: Final = struct.calcsize("3i")
 
 
@@ -99,13 +100,19 @@ class Folder:
     def make(self) -> None:
         """Make the data folder, 0700, when it is missing; refuse one in which strangers can write."""
         try:
-            self.root.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
+            self._make_parents()
+            self.root.mkdir(mode=_PRIVATE, exist_ok=True)
             status = self.root.stat()
         except OSError as error:
             raise UnsafeFolder(f"{self.root} cannot be used: {error.strerror}") from error
         trusted_groups = {os.getegid(), *os.getgroups()}
         if status.st_mode & stat.S_IWOTH or (status.st_mode & stat.S_IWGRP and status.st_gid not in trusted_groups):
             raise UnsafeFolder(f"others can write in {self.root}: take that right from them")
+
+    def _make_parents(self) -> None:
+        """None in which strangers could replace what is below it, whatever the umask."""
+        for missing in reversed([step for step in self.root.parents if not step.exists()]):
+            missing.mkdir(mode=_OPEN, exist_ok=True)
 
     def trust(self, account: Account) -> None:
         """Refuse a data folder whose owner is neither root nor ourselves nor the account."""

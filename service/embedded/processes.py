@@ -26,11 +26,14 @@ def claim(folder: Folder) -> int | None:
     descriptor = open_private(folder.server_lock)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     except BlockingIOError:
         os.close(descriptor)
         return None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    except OSError:
+        os.close(descriptor)  # as on a full disk: kept open, it would hold the lock against our own next try
+        raise
     return descriptor
 
 

@@ -32,6 +32,7 @@ from service.embedded.settings import ServerSettings
 _STEP_S: Final = 0.02
 _WATCH_S: Final = 0.1
 _REMIND_AFTER_S: Final = 5.0
+_TELL_EVERY_S: Final = 60.0
 _FAST_STOP_S: Final = 60.0
 _IMMEDIATE_STOP_S: Final = 30.0
 _BACKOFF_LIMIT_S: Final = 30.0
@@ -43,7 +44,7 @@ _LOGS_KEPT: Final = 10
 class ServerEvent:
     """What became of the server. ``exit_code`` as `subprocess` has it (negative: the signal), only with ``exited``."""
 
-    kind: Literal["starting", "ready", "exited", "failed"]
+    kind: Literal["starting", "waiting", "ready", "exited", "failed"]
     exit_code: int | None = None
     error: EmbeddedError | OSError | None = None
 
@@ -147,7 +148,7 @@ class EmbeddedPostgres:
             try:
                 if not self.ready:
                     report(ServerEvent("starting"))
-                    for _ in self._bring_up():
+                    for _ in self._bring_up(report):
                         await asyncio.sleep(_STEP_S)
                 report(ServerEvent("ready"))
                 code = await self._exit()
@@ -203,14 +204,19 @@ class EmbeddedPostgres:
             durability = settings.checked(account, found, place)
         return _Opened(held, account, found, socket_folder, durability)
 
-    def _bring_up(self) -> Iterator[None]:
+    def _bring_up(self, report: Callable[[ServerEvent], None] = lambda _: None) -> Iterator[None]:
         """Start Postgres; one step for each moment that it is not ready yet."""
         opened = self._state
         remind_at = time.monotonic() + _REMIND_AFTER_S
+        tell_at = remind_at
         while (server_lock := processes.claim(self._folder)) is None:
-            if time.monotonic() > remind_at:
+            now = time.monotonic()
+            if now > remind_at:
                 processes.remind(self._folder)
                 remind_at = float("inf")
+            if now > tell_at:
+                report(ServerEvent("waiting"))
+                tell_at = now + _TELL_EVERY_S
             yield
         try:
             processes.clear(self._folder, opened.socket_folder)

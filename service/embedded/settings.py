@@ -21,6 +21,8 @@ from service.embedded.folder import PORT, SUPERUSER, Folder, Place
 _DURABLE: Final = ("fsync", "full_page_writes", "synchronous_commit")
 _USER_CONF_COPY: Final = "authstore.user.conf"
 _USER_CONF_LIMIT: Final = 1 << 20
+_CONNECTIONS: Final = 50
+_CONNECTIONS_BESIDE: Final = 15
 _LINE = re.compile(rb"line (\d+)")
 
 _HBA: Final = "local all all peer map=svc\n"
@@ -59,7 +61,12 @@ class ServerSettings:
     """What differs between installations. ``shared_buffers_mb`` in MiB."""
 
     shared_buffers_mb: int = 128
-    max_connections: int = 50
+    max_connections: int = _CONNECTIONS
+
+    @staticmethod
+    def connections_for(pooled: int) -> int:
+        """Enough for services with so many connections at most, and beside them for a command and for us."""
+        return max(_CONNECTIONS, pooled + _CONNECTIONS_BESIDE)
 
 
 def write(folder: Folder, account: Account, settings: ServerSettings) -> None:

@@ -32,6 +32,7 @@ TABLE: Final[tuple[tuple[type[Exception], int, str], ...]] = (
     (errors.LeaseHeld, 423, "leased"),
     (errors.Corrupt, 500, "corrupt"),
     (errors.Unavailable, 503, "unavailable"),
+    (errors.WrongMasterKey, 503, "unavailable"),
     (errors.NotYet, 501, "not-implemented"),
 )
 

@@ -15,9 +15,10 @@ So no session is made under a retired key, not even by a process that was stoppe
 unused stays unused. Killed on any line, a rotation is finished by running it again.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from service.errors import Corrupt, Unavailable, WrongMasterKey
@@ -51,7 +52,12 @@ class Rotated:
 
 async def check(connection: Connection, masters: MasterKeys) -> None:
     """WrongMasterKey when a key that seals sessions is not configured; registers the current key otherwise."""
-    known = await access.list_master_keys(connection)
+    if masters.current not in _living(await access.list_master_keys(connection), masters):
+        await access.add_master_key(connection, masters.current, masters.check_value())
+
+
+def _living(known: Sequence[Any], masters: MasterKeys) -> set[str]:
+    """The keys that sessions may be made under. Raises WrongMasterKey when those configured are not this database's."""
     if missing := masters.missing({row["id"] for row in known if row["in_use"]}):
         raise WrongMasterKey(
             "the configured master key does not open this database: its sessions are sealed under "
@@ -64,8 +70,7 @@ async def check(connection: Connection, masters: MasterKeys) -> None:
             f"the configured master key is not the one this database was set up with (key {min(living)}); "
             "to change it, configure the new key and the old one and run `authstore key rotate`"
         )
-    if masters.current not in living:
-        await access.add_master_key(connection, masters.current, masters.check_value())
+    return living
 
 
 async def never_set_up(url: str) -> bool:
@@ -84,15 +89,24 @@ async def check_opens(connection: Connection, masters: MasterKeys) -> None:
     known = await access.list_master_keys(connection)
     if masters.missing({row["id"] for row in known if row["in_use"]}):
         raise WrongMasterKey
+    masters.forget()
 
 
 async def renew(connection: Connection, masters: MasterKeys) -> None:
     """After a session could not be made: reads the keys again and registers the current one.
 
-    Unavailable when it was retired: this process has missed a rotation of keys that are configured for it.
+    Unavailable when it was retired: this process has missed a rotation of keys that are configured for it. So also when
+    the keys could not start a service here: what is made under such a key would be lost with it.
     """
     masters.refresh()
-    if not await access.register_master_key(connection, masters.current, masters.check_value()):
+    known = await access.list_master_keys(connection)
+    retired = any(row["id"] == masters.current and row["retired_at"] is not None for row in known)
+    try:
+        if not retired:
+            _living(known, masters)
+    except WrongMasterKey as error:
+        raise Unavailable(error.detail) from None
+    if retired or not await access.register_master_key(connection, masters.current, masters.check_value()):
         raise Unavailable("the configured master key is retired: restart with the new one before it")
 
 
@@ -118,12 +132,15 @@ async def rewrap(database: Database, masters: MasterKeys) -> Rotated:
 
     Rows are not touched: only the 32-byte data keys are wrapped anew, each swapped only if it is still the one read.
     """
-    old = sorted(masters.ids() - {masters.current})
     wrapped = broken = 0
-    after = _FIRST
+    after, kept = _FIRST, None
     async with database.connection() as connection:
-        await access.add_master_key(connection, masters.current, masters.check_value())
-        await access.retire_master_keys(connection, masters.current)
+        while kept != masters.current:
+            kept = masters.current
+            await access.add_master_key(connection, kept, masters.check_value())
+            await access.retire_master_keys(connection, kept)
+            masters.refresh()  # another rotation may have put its key first: that is the one to stay
+        old = sorted(masters.ids() - {masters.current})
         while records := await sessions.find_wrapped(connection, old, after):
             swaps = [swap for record in records if (swap := _swap(masters, record)) is not None]
             await sessions.rewrap(connection, swaps, masters.current)

@@ -1,0 +1,84 @@
+"""Where a service listens: addresses and paths that nobody else serves.
+
+Without SO_REUSEPORT, so that the kernel refuses a second service. With it both would start, and clients would meet one
+or the other. Several serving processes share what one of them, their parent, has bound.
+"""
+
+import errno
+import socket
+import stat
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+from service.errors import StartError
+
+_BACKLOG: Final = 128
+_ANSWER_S: Final = 1.0
+
+
+def bind(host: str, port: int) -> list[socket.socket]:
+    """Listening sockets on every address of the host. Raises StartError."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        with ExitStack() as stack:
+            bound = [stack.enter_context(_bound(family, address)) for family, address in _addresses(found)]
+            stack.pop_all()
+    except OSError as error:
+        raise _refused(f"{host}:{port}", error, "the port: AUTHSTORE_PORT or --port") from None
+    return bound
+
+
+def free_path(path: Path) -> None:
+    """Removes the socket of a service that is gone. Raises StartError when somebody answers on it."""
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            return
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.settimeout(_ANSWER_S)
+            client.connect(str(path))
+    except FileNotFoundError:
+        return
+    except ConnectionRefusedError:
+        path.unlink(missing_ok=True)
+        return
+    except OSError as error:
+        raise path_refused(path, error) from None
+    raise path_refused(path, OSError(errno.EADDRINUSE, ""))
+
+
+def path_refused(path: Path, error: OSError) -> StartError:
+    """What is said when a unix socket cannot be had."""
+    return _refused(f"unix:{path}", error, "the path: AUTHSTORE_UNIX_SOCKET or --unix-socket")
+
+
+def _refused(where: str, error: OSError, change: str) -> StartError:
+    name = errno.errorcode.get(error.errno or 0, type(error).__name__)
+    advice = f": another process listens there; stop it, or change {change}" if name == "EADDRINUSE" else ""
+    return StartError(f"cannot listen on {where}: {name}{advice}")
+
+
+_Address = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
+
+
+def _addresses(
+    found: Sequence[tuple[socket.AddressFamily, socket.SocketKind, int, str, _Address]],
+) -> list[tuple[socket.AddressFamily, _Address]]:
+    """Each once, in order. A machine without IPv6 may still name addresses of it."""
+    return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+
+
+def _bound(family: socket.AddressFamily, address: _Address) -> socket.socket:
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # not to wait for connections of an earlier life
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        made.bind(address)
+        made.listen(_BACKLOG)
+        made.setblocking(False)
+    except OSError:
+        made.close()
+        raise
+    return made
