@@ -6,12 +6,14 @@
  */
 import { randomBytes } from 'node:crypto'
 import { hostname } from 'node:os'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { FencedError, HeldError, isStoreFailure, UnavailableError } from './errors.js'
 import type { StoreFailure } from './errors.js'
 import { parseJson } from './http.js'
 import type { Call, StoreClient } from './http.js'
 
 const LONGEST_RELEASE_MS = 5_000
+const CONFIRM_PAUSE_MS = 200
 
 export interface LeaseOptions {
   client: StoreClient
@@ -37,6 +39,9 @@ export class Lease {
   readonly #abort = new AbortController()
   #epoch = 0
   #validUntil = 0
+  /** When it was asked for, on the clock of the wall. */
+  #askedAt = 0
+  #confirming: Promise<void> | undefined
   #timer: NodeJS.Timeout | undefined
 
   private constructor(options: LeaseOptions) {
@@ -67,6 +72,19 @@ export class Lease {
   /** Whether our own clock still vouches for the lease. */
   get valid(): boolean {
     return performance.now() < this.#validUntil
+  }
+
+  /**
+   * Whether the wall's clock says that it is over although our own does not: the machine slept, which stops our own, or
+   * somebody set the clock. The store knows; it judges each write anyway, but not what is read from memory.
+   */
+  get doubtful(): boolean {
+    return Date.now() - this.#askedAt >= this.#options.ttl * 1000
+  }
+
+  /** Renews until there is no doubt, or until it is lost: then this is told like any other loss. */
+  confirm(): Promise<void> {
+    return (this.#confirming ??= this.#confirm().finally(() => (this.#confirming = undefined)))
   }
 
   /** Renews from now on, without keeping the process alive. */
@@ -113,6 +131,18 @@ export class Lease {
     this.#timer = setTimeout(() => void this.#onTimer(), delayMs).unref()
   }
 
+  async #confirm(): Promise<void> {
+    while (!this.#isDecided()) {
+      clearTimeout(this.#timer)
+      await this.#onTimer()
+      if (!this.#isDecided()) await sleep(CONFIRM_PAUSE_MS)
+    }
+  }
+
+  #isDecided(): boolean {
+    return this.#abort.signal.aborted || !this.doubtful
+  }
+
   async #onTimer(): Promise<void> {
     const { ttl, attemptMs, onFailure } = this.#options
     const left = this.#validUntil - performance.now()
@@ -141,11 +171,13 @@ export class Lease {
     const { path, holder, ttl } = this.#options
     const body = JSON.stringify({ holder, ttl_s: ttl, ...(takeover && { takeover }) })
     const asked = performance.now()
+    const askedAt = Date.now()
     // With its epoch a renewal renews this very lease, and never takes the session back from a later owner.
     const headers: Record<string, number> = this.#epoch === 0 ? {} : { 'lease-epoch': this.#epoch }
     const epoch = await send({ method: 'POST', path: `${path}/lease`, headers, body })
     this.#epoch = epoch
     this.#validUntil = asked + ttl * 1000
+    this.#askedAt = askedAt
   }
 }
 

@@ -1,8 +1,16 @@
 /** One open session: its lease, its memory, its queue, and the end of all three. */
 import { decode, decodeKey, encode } from './codec.js'
 import type { BaileysModule } from './codec.js'
-import { ClosedError, CorruptError, isStoreFailure, LostError, RefusedError, UnavailableError } from './errors.js'
-import type { AuthStoreError, StoreFailure } from './errors.js'
+import {
+  AuthStoreError,
+  ClosedError,
+  CorruptError,
+  isStoreFailure,
+  LostError,
+  RefusedError,
+  UnavailableError,
+} from './errors.js'
+import type { StoreFailure } from './errors.js'
 import type { Call } from './http.js'
 import { JsonReader } from './json-reader.js'
 import type { Lease } from './lease.js'
@@ -76,6 +84,7 @@ export class Session {
 
   get(type: string, ids: string[]): Promise<Record<string, unknown>> {
     this.#assertOurs()
+    if (this.#lease.doubtful) return this.#confirmed(type, ids)
     const found = this.#reads.read(type, ids.map(String))
     return found instanceof Promise ? this.#late(type, found) : Promise.resolve(this.#values(type, found))
   }
@@ -245,6 +254,16 @@ export class Session {
   #values(type: string, found: Found): Record<string, unknown> {
     const values = Object.create(null) as Record<string, unknown>
     for (const [id, text] of found) values[id] = readable(() => decodeKey(type, text, this.#options.baileys))
+    return values
+  }
+
+  /** Another owner may have written since: memory is not to be believed before the store says whose the session is. */
+  #confirmed(type: string, ids: string[]): Promise<Record<string, unknown>> {
+    const confirmed = this.#lease.confirm().then(() => this.get(type, ids))
+    const values: Promise<Record<string, unknown>> = confirmed.catch((error: unknown) => {
+      if (error instanceof AuthStoreError) values.catch(() => undefined)
+      throw error
+    })
     return values
   }
 

@@ -140,7 +140,7 @@ test('what is not an answer of the store says nothing about the session: it is a
     { status: 200, body: { version: 1 } },
   ]
   const session = newName()
-  const auth = await open(session, { ttl: 1 })
+  const auth = await open(session)
   const told = []
   auth.on('lost', (why) => told.push(why.message))
   for (const [n, fault] of foreign.entries()) {
@@ -150,6 +150,8 @@ test('what is not an answer of the store says nothing about the session: it is a
     assert.equal(left.length, 0)
     assert.deepEqual((await stored(session)).keys, { session: { a: { n } } })
   }
+  faults.rule = () => undefined
+  await auth.close()
   for (const path of ['/lease', '/state']) {
     for (const fault of foreign) {
       const left = [fault]
@@ -158,8 +160,6 @@ test('what is not an answer of the store says nothing about the session: it is a
     }
   }
   assert.deepEqual(told, [])
-  faults.rule = () => undefined
-  await auth.close()
 })
 
 test('an answer to an earlier commit is not taken for the next one', async () => {
@@ -228,4 +228,30 @@ test('an open session keeps no process alive, and an unwatched refusal ends none
   assert.ok(performance.now() - began < 10_000)
   faults.rule = firstOf(isCommit, undefined, problem(409, 'counter-regressed'))
   assert.equal(await run(), 0)
+})
+
+test('after a sleep that our own clock did not count, reads wait until the store says whose it is', async () => {
+  const session = newName()
+  const auth = await open(session)
+  await auth.state.keys.set({ session: { a: { x: 1 } } })
+  const now = Date.now
+  const renewals = () => faults.seen.filter(({ method, path }) => method === 'POST' && path.endsWith('/lease')).length
+  const asleep = (ms) => (Date.now = () => now() + ms)
+  try {
+    const before = renewals()
+    asleep(61_000)
+    const get = () => auth.state.keys.get('session', ['a'])
+    const reads = await Promise.all([get(), get()])
+    assert.deepEqual(reads.map(({ a }) => a), [{ x: 1 }, { x: 1 }])
+    await auth.state.keys.get('session', ['a'])
+    assert.equal(renewals(), before + 1)
+    asleep(122_000)
+    const headers = { authorization: `Bearer ${service.token}`, 'content-type': 'application/json' }
+    const body = JSON.stringify({ holder: 'another', ttl_s: 60, takeover: true })
+    await fetch(`${service.url}/v1/sessions/${session}/lease`, { method: 'POST', headers, body })
+    await assert.rejects(auth.state.keys.get('session', ['a']), { code: 'lost', reason: 'fenced' })
+  } finally {
+    Date.now = now
+  }
+  await auth.close()
 })
