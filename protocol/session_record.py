@@ -45,7 +45,7 @@ class Ratchet:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """One chain. ``has_key`` is False once a receiving chain is closed: that is normal."""
+    """One chain. ``has_key`` is False once a receiving chain is closed: normal for all but the contact's current one."""
 
     kind: int
     counter: int
@@ -77,7 +77,10 @@ def parse_index(base_key: str, state: Any) -> Index:
     if not _is_whole(closed) or (closed != _NOT_CLOSED and closed < 0):
         raise BadValue("closed is -1 or a time", "/indexInfo/closed")
     public = _public(info, "baseKey", "/indexInfo")
-    return Index(public, kind, closed == _NOT_CLOSED, _public(info, "remoteIdentityKey", "/indexInfo"))
+    identity = _public(info, "remoteIdentityKey", "/indexInfo")
+    if len(identity) == KEY_BYTES:  # it goes into every MAC as it stands
+        raise BadValue("the identity key has not its type byte", "/indexInfo/remoteIdentityKey")
+    return Index(public, kind, closed == _NOT_CLOSED, identity)
 
 
 def parse_ratchet(state: Any) -> Ratchet:

@@ -234,6 +234,37 @@ def no_me(state: State) -> None:
     del state["creds"]["me"]
 
 
+@breaks("me-id creds")
+def an_own_address_that_is_none(state: State) -> None:
+    state["creds"]["me"]["id"] = "garbage"
+
+
+@breaks("account-missing creds")
+def no_account(state: State) -> None:
+    del state["creds"]["account"]
+
+
+@breaks("account-missing creds", release="6.7.24")
+def neither_account_nor_me(state: State) -> None:
+    del state["creds"]["account"], state["creds"]["me"]
+
+
+@breaks("routing-info creds")
+def routing_info_of_text(state: State) -> None:
+    state["creds"]["routingInfo"] = "CA0IAg=="
+
+
+@breaks("routing-info creds", release="6.17.16")
+def routing_info_of_a_number(state: State) -> None:
+    state["creds"]["routingInfo"] = {"type": "Buffer", "data": 5}
+
+
+@breaks("creds-key-pair creds")
+def a_noise_key_with_a_type_byte(state: State) -> None:
+    pair = state["creds"]["noiseKey"]
+    pair["public"] = buffer(b"\x05" + raw(pair["public"]))
+
+
 @breaks("counter creds")
 def no_next_pre_key_id(state: State) -> None:
     del state["creds"]["nextPreKeyId"]
@@ -445,6 +476,27 @@ def a_message_key_of_a_message_to_come(state: State) -> None:
 @breaks("session-chain session", release="6.17.16")
 def a_message_key_of_31_bytes(state: State) -> None:
     chain(session(state)[1], 2)["messageKeys"] = {"0": base64.b64encode(bytes(31)).decode()}
+
+
+@breaks("session-chain session")
+def a_receiving_chain_that_sends(state: State) -> None:
+    chain(session(state)[1], 2)["chainType"] = 1
+
+
+@breaks("session-chain session", release="6.7.24")
+def the_contacts_current_chain_closed(state: State) -> None:
+    del chain(session(state)[1], 2)["chainKey"]["key"]
+
+
+@breaks("session-index session")
+def a_remote_identity_without_its_type(state: State) -> None:
+    index = session(state)[1]["indexInfo"]
+    index["remoteIdentityKey"] = base64.b64encode(raw(index["remoteIdentityKey"])[1:]).decode()
+
+
+@breaks("session-pending-pre-key session", release="7.0.0-rc.4")
+def no_pending_pre_key_and_no_answer(state: State) -> None:
+    del initiated(state)["pendingPreKey"]
 
 
 @breaks("session-pending-pre-key session")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import states
-from mutations import TABLE, Mutation
+from mutations import GROUP, TABLE, Mutation, buffer, own_name
 
 from protocol.checks import check
 from protocol.rules import RULES, Finding
@@ -94,17 +94,53 @@ def test_types_no_release_has_are_left_alone():
 
 
 def test_normal_things_are_not_told():
-    """A used pre-key, a closed chain, a stale way back, a registration id of 0."""
+    """A used pre-key, a closed chain (but for the current one), a stale way back, a registration id of 0."""
     state = states.load("7.0.0-rc14")
     del state["keys"]["pre-key"]["100"]
     state["creds"]["registrationId"] = 0
     state["keys"]["lid-mapping"]["100000000009999_reverse"] = "15550100000"
     for found in state["keys"]["session"].values():
         for each in found["_sessions"].values():
-            for chain in each["_chains"].values():
-                if chain["chainType"] == 2:
+            for key, chain in each["_chains"].items():
+                if chain["chainType"] == 2 and key != each["currentRatchet"]["lastRemoteEphemeralKey"]:
                     chain["chainKey"].pop("key", None)
     assert findings(state) == []
+
+
+def test_routing_info_as_every_release_reads_it_is_not_told():
+    state = states.load("7.0.0-rc14")
+    for value in (None, "", buffer(b"\x08\x0d\x08\x02"), {"type": "Buffer", "data": ""}):
+        state["creds"]["routingInfo"] = value
+        assert findings(state) == []
+    del state["creds"]["routingInfo"]
+    assert findings(state) == []
+
+
+@pytest.mark.parametrize("me", ["15550100002@s.whatsapp.net", "15550100002:1@s.whatsapp.net", "15550100002.0:1@hosted"])
+def test_an_own_address_before_and_after_pairing_is_not_told(me: str):
+    creds = states.load("7.0.0-rc14")["creds"]
+    creds["me"] = {"id": me}
+    creds |= {"nextPreKeyId": 1, "firstUnuploadedPreKeyId": 1}
+    del creds["account"], creds["myAppStateKeyId"]
+    assert list(check(states.text(creds), [])) == []
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_an_empty_own_sender_key_beside_the_full_one_is_not_told(turn: int):
+    """Under the phone number and under the LID, in whichever order they are met."""
+    state = states.load("7.0.0-rc14")
+    state["keys"]["sender-key"][f"{GROUP}::15550100002::1"] = buffer(b"[]")
+    assert own_name(state).startswith(f"{GROUP}::100000000000002_1::1")
+    assert list(check(states.creds_text(state), states.rows(state)[::turn])) == []
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_with_an_own_address_that_is_none_nothing_is_said_of_own_keys(turn: int):
+    state = states.load("7.0.0-rc14")
+    for broken in ("garbage", "", 7, ["15550100002@s.whatsapp.net"]):
+        state["creds"]["me"]["id"] = broken
+        found = check(states.creds_text(state), states.rows(state)[::turn])
+        assert [each.rule for each in found] == ["me-id"]
 
 
 def test_the_order_of_rows_does_not_matter():

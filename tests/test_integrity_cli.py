@@ -93,6 +93,42 @@ def test_fix_does_not_touch_a_session_in_use(service: ServiceProcess, cli: Cli) 
     assert service.call("GET", "/v1/sessions/used")["version"] == 1
 
 
+FORGED = "1\x1b[2K\r\nforged: version 1, 900 rows, 0 errors, 0 warnings\n\u2028\u202e"
+
+
+def test_an_id_writes_no_line_of_its_own(service: ServiceProcess, cli: Cli) -> None:
+    state = states.load("6.7.24")
+    pair = {**state["keys"]["pre-key"]["5"]}
+    pair["public"] = {"type": "Buffer", "data": list(raw(pair["public"]))}
+    state["keys"]["pre-key"][FORGED] = pair
+    put(service, "forging", state)
+    for more in ([], ["--fix", "--yes"]):
+        done = cli("check", "forging", *more)
+        assert not {each for each in done.out + done.err if not each.isprintable()} - {"\n"}
+        assert not [line for line in (done.out + done.err).splitlines() if line.startswith("forged")]
+        assert "1\\x1b[2K\\r\\nforged" in done.out + done.err
+    service.call("POST", "/v1/sessions/forging/commit", {"keys": {"pre-key": {FORGED: None}}})
+    left = cli("check", "forging", "--undo")
+    assert (left.code, len(left.err.splitlines())) == (3, 1)
+
+
+def test_a_rule_is_explained_once(service: ServiceProcess, cli: Cli) -> None:
+    state = states.load("6.7.24")
+    for pair in state["keys"]["pre-key"].values():
+        pair["public"] = {"type": "Buffer", "data": list(raw(pair["public"]))}
+    put(service, "many", state)
+    out = cli("check", "many").out
+    assert out.count("warning bytes-spelling: pre-key ") == len(state["keys"]["pre-key"])
+    assert out.count("Bytes are spelled as a list") == 1
+
+
+def test_undo_without_a_session_says_what_is_missing(cli: Cli) -> None:
+    for arguments in (["--undo"], ["--undo", "--all"]):
+        done = cli("check", *arguments)
+        assert done.code == 2
+        assert "--undo needs the name of one session" in " ".join(done.err.replace("│", " ").split())
+
+
 def test_all_sessions_as_lines(service: ServiceProcess, cli: Cli) -> None:
     put(service, "all-good", states.load("6.7.24"))
     put(service, "all-bad", broken())

@@ -15,6 +15,7 @@ VERSION: Final = "app-state-sync-version"
 
 def check_key(context: Context, key_id: str, value: Any) -> Iterator[Finding]:
     """One key."""
+    context.has_paired_keys = True
     if key_id == context.my_app_state_key:
         context.my_app_state_key_met = True
     try:

@@ -31,7 +31,7 @@ class Addresses:
 
 @dataclass(slots=True)
 class Groups:
-    """Groups with a living sender key of one's own, and groups that are said to have it."""
+    """Groups with a sender key of one's own, under any of one's names, and groups that are said to have it."""
 
     own: set[str] = field(default_factory=set, repr=False)
     told: list[str] = field(default_factory=list, repr=False)
@@ -41,10 +41,13 @@ class Groups:
 class Context:
     """One session while it is judged. What creds say is None where they do not say it.
 
+    ``paired``: whether they hold an account; ``has_paired_keys``: keys are stored that only a paired device has.
     ``me``: user parts of one's own addresses, without domain; ``device``: one's own device number.
     """
 
     has_creds: bool = False
+    paired: bool | None = None
+    has_paired_keys: bool = False
     me: frozenset[str] = field(default=frozenset(), repr=False)
     device: int = 0
     next_pre_key: int | None = None

@@ -4,6 +4,7 @@ Signatures are verified under the public key as stored or, where that is damaged
 a damaged public key is told once, not once more by everything it signed.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -16,7 +17,9 @@ from protocol.pre_key import MOST_ID
 from protocol.records import key_pair
 from protocol.rules import CREDS, Finding
 
+_ADDRESS: Final = re.compile(r"[0-9A-Za-z]+(?:[._][0-9]+)?(?::[0-9]{1,8})?@[a-z.]+")
 _PAIRS: Final = ("noiseKey", "pairingEphemeralKeyPair", "signedIdentityKey")
+_AS_IT_STANDS: Final = "/noiseKey"  # sent in the handshake without a look at its type byte
 _REGISTRATION_MAX: Final = 16383  # 14 bits
 _COUNTER_MAX: Final = 2**53 - 1  # what JavaScript counts exactly
 
@@ -32,10 +35,16 @@ def check_creds(creds: dict[str, Any], context: Context) -> Iterator[Finding]:
     yield from _signed_pre_key(signed, identities)
     yield from _numbers(creds, signed)
     yield from _adv_secret(creds.get("advSecretKey"))
+    yield from _routing(creds.get("routingInfo"))
     if creds.get("account") is not None:
         yield from _account(creds, identities)
-        if not context.me:
-            yield Finding("me-missing", CREDS)
+    yield from _me(creds, context)
+
+
+def check_paired(context: Context) -> Iterator[Finding]:
+    """Keys that only a paired device has, and creds of one that is not."""
+    if context.paired is False and context.has_paired_keys:
+        yield Finding("account-missing", CREDS)
 
 
 def whole(value: Any) -> int | None:
@@ -56,17 +65,41 @@ def _remember(creds: dict[str, Any], context: Context) -> None:
     context.first_unuploaded = _on_the_wire(creds.get("firstUnuploadedPreKeyId"))
     key_id = creds.get("myAppStateKeyId")
     context.my_app_state_key = key_id if isinstance(key_id, str) and key_id else None
+    context.paired = creds.get("account") is not None
     me = creds.get("me")
-    if not isinstance(me, dict) or not isinstance(me.get("id"), str):
-        return
-    addresses = [address for address in (me["id"], me.get("lid")) if isinstance(address, str)]
-    context.me = frozenset(user for user, _ in map(_user_and_device, addresses) if user)
-    context.device = _user_and_device(addresses[0])[1]
+    if not isinstance(me, dict) or (address := _user_and_device(me.get("id"))) is None:
+        return  # what is one's own cannot be told then
+    lid = _user_and_device(me.get("lid"))
+    context.me = frozenset(user for user, _ in filter(None, (address, lid)))
+    context.device = address[1]
 
 
-def _user_and_device(jid: str) -> tuple[str, int]:
+def _user_and_device(jid: Any) -> tuple[str, int] | None:
+    """The parts of an address; None for what is none."""
+    if not isinstance(jid, str) or not _ADDRESS.fullmatch(jid):
+        return None
     user, _, device = jid.partition("@")[0].partition(":")
-    return user.partition("_")[0], int(device) if device.isascii() and device.isdigit() and len(device) < 9 else 0  # noqa: PLR2004
+    return user.partition("_")[0].partition(".")[0], int(device or 0)
+
+
+def _me(creds: dict[str, Any], context: Context) -> Iterator[Finding]:
+    me = creds.get("me")
+    if isinstance(me, dict) and me.get("id") is not None and not context.me:
+        yield Finding("me-id", CREDS)
+    elif creds.get("account") is not None and not context.me:
+        yield Finding("me-missing", CREDS)
+
+
+def _routing(value: Any) -> Iterator[Finding]:
+    if not value and not isinstance(value, dict | list):
+        return  # Baileys goes without
+    if isinstance(value, str):
+        yield Finding("routing-info", CREDS, detail="text, which is not revived as bytes")
+        return
+    try:
+        to_bytes(value)
+    except BadValue as error:
+        yield Finding("routing-info", CREDS, detail=str(error))
 
 
 def _pair(value: Any, pointer: str) -> Iterator[Finding]:
@@ -78,6 +111,8 @@ def _pair(value: Any, pointer: str) -> Iterator[Finding]:
     except BadValue as error:
         yield Finding("creds-key-pair", CREDS, detail=f"{pointer}: {error}")
     else:
+        if pointer == _AS_IT_STANDS and len(public) != KEY_BYTES:
+            yield Finding("creds-key-pair", CREDS, detail=f"{pointer}/public: {len(public)} bytes, and not {KEY_BYTES}")
         if not is_clamped(private):
             yield Finding("key-unclamped", CREDS, detail=pointer)
 

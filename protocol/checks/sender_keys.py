@@ -25,18 +25,18 @@ _MANY_KEYS: Final = 500
 
 
 def check_sender_key(context: Context, key_id: str, value: Any) -> Iterator[Finding]:
-    """One record. A record of one's own that has no state yet counts as none."""
+    """One record. A record of one's own that has no state yet counts as none: the full one may stand under another name."""
     name = parse_name(key_id)
     mine = name is not None and context.is_mine(name.user, name.device)
-    if name is not None and mine and value is not None:
-        context.groups.own.add(name.group)
     try:
         record = parse_record(value)
     except BadValue as error:
+        if name is not None and mine and value is not None:
+            context.groups.own.add(name.group)  # told by its own rule
         yield Finding("sender-key-unreadable", SENDER_KEY, key_id, str(error))
         return
-    if name is not None and mine and not record.states:
-        context.groups.own.discard(name.group)
+    if name is not None and mine and record.states:
+        context.groups.own.add(name.group)
     if record.array:
         yield Finding("sender-key-legacy", SENDER_KEY, key_id)
     if len(record.states) > MOST_STATES:

@@ -18,7 +18,7 @@ from protocol.checks.addresses import (
 from protocol.checks.any_row import check_row, check_spelling
 from protocol.checks.app_state import KEY, VERSION, check_collection, check_key, check_my_key
 from protocol.checks.context import Context, EndCheck, RowCheck
-from protocol.checks.creds import check_creds
+from protocol.checks.creds import check_creds, check_paired
 from protocol.checks.pre_keys import check_pre_key, check_window
 from protocol.checks.sender_keys import MEMORY, SENDER_KEY, check_memories, check_memory, check_sender_key
 from protocol.checks.sessions import IDENTITY_KEY, SESSION, check_identity_key, check_orphans, check_session
@@ -39,7 +39,14 @@ _ROWS: Final[dict[str, RowCheck]] = {
     DEVICE_LIST: check_devices,
     TOKEN: check_privacy_token,
 }
-_ENDS: Final[tuple[EndCheck, ...]] = (check_window, check_my_key, check_memories, check_mappings, check_orphans)
+_ENDS: Final[tuple[EndCheck, ...]] = (
+    check_paired,
+    check_window,
+    check_my_key,
+    check_memories,
+    check_mappings,
+    check_orphans,
+)
 
 
 def check(creds: bytes | None, rows: Iterable[tuple[str, str, bytes]]) -> Iterator[Finding]:

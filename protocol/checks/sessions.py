@@ -9,6 +9,7 @@ from protocol.errors import BadKeyPair, BadValue
 from protocol.records import identity_key
 from protocol.rules import Finding
 from protocol.session_record import (
+    OURS,
     RECEIVING,
     SENDING,
     VERSION,
@@ -33,6 +34,7 @@ _MANY_CHAINS: Final = 500
 
 def check_session(context: Context, key_id: str, value: Any) -> Iterator[Finding]:
     """One session record, and the identity it was made with against the one that is known."""
+    context.has_paired_keys = True
     if is_unknown_form(value):
         yield Finding("session-unknown-form", SESSION, key_id)
         return
@@ -128,7 +130,7 @@ class _State:
         if chains is not None:
             # A damaged public key finds no chain: told by its pair.
             yield from self._chains(ratchet if is_pair else None, chains)
-        yield from self._first_message(state)
+        yield from self._first_message(state, ratchet, chains)
         if self.index is not None and self.index.open and not has_registration(state):
             yield Finding("session-registration", SESSION, self._key_id, self._where)
 
@@ -149,18 +151,36 @@ class _State:
         sending = chains.get(ratchet.public)
         if sending is None or sending.kind != SENDING or not sending.has_key:
             yield Finding("session-sending-chain", SESSION, self._key_id, self._where)
+        if any(chain.kind == SENDING for key, chain in chains.items() if key != ratchet.public):
+            # libsignal drops the chain it sent with at every step: it takes this one for its own, and reads nothing by it.
+            yield Finding("session-chain", SESSION, self._key_id, f"{self._where}: a second chain to send with")
         remote = chains.get(ratchet.last_remote)
         if remote is None and any(chain.kind == RECEIVING for chain in chains.values()):
             yield Finding("session-remote-ratchet", SESSION, self._key_id, self._where)
+        is_open = self.index is not None and self.index.open
+        if is_open and remote is not None and remote.kind == RECEIVING and not remote.has_key:
+            yield Finding(
+                "session-chain", SESSION, self._key_id, f"{self._where}: the contact's current chain is closed"
+            )
 
-    def _first_message(self, state: Any) -> Iterator[Finding]:
+    def _first_message(
+        self, state: Any, ratchet: Ratchet | None, chains: dict[bytes, Chain] | None
+    ) -> Iterator[Finding]:
         try:
             pending = pending_base_key(state)
         except BadValue as error:
             yield self._bad("session-pending-pre-key", error)
             return
-        if pending is not None and self.index is not None and pending != self.index.base_key:
-            yield Finding("session-pending-pre-key", SESSION, self._key_id, self._where)
+        if self.index is None:
+            return
+        if pending is not None:
+            if pending != self.index.base_key:
+                yield Finding("session-pending-pre-key", SESSION, self._key_id, self._where)
+            return
+        is_ours = self.index.open and self.index.base_key_type == OURS
+        if is_ours and ratchet is not None and chains is not None and chains.keys() <= {ratchet.public}:
+            # Begun by us and never answered: without it the contact is sent messages of a session it knows nothing of.
+            yield Finding("session-pending-pre-key", SESSION, self._key_id, f"{self._where}: it is missing")
 
     def _bad(self, rule: str, error: BadValue) -> Finding:
         return Finding(rule, SESSION, self._key_id, f"{self._where}: {error.pointer} {error}")

@@ -40,8 +40,10 @@ def check(
     A repair takes the session's lease: stop its owner first. What it replaces is archived; --undo puts back what nobody
     wrote since, and leaves the rest alone (exit 3).
     """
-    if (session is None) != everything or (undo and (everything or fix)):
-        raise typer.BadParameter("name a session or --all; --undo stands alone with a session")
+    if undo and (session is None or everything or fix):
+        raise typer.BadParameter("--undo needs the name of one session, and goes with neither --all nor --fix")
+    if (session is None) != everything:
+        raise typer.BadParameter("name a session, or give --all")
     mender = _Mender(fix=fix, sure=yes)
     if everything:
         whose = None if tenant is None else check_tenant(tenant)
@@ -68,7 +70,7 @@ class _Mender:
         if not plan.steps:
             return report
         for step in plan.steps:
-            typer.echo(f"repair of {report.session}: {step.ktype} {step.key_id}: {step.does}", err=True)
+            typer.echo(f"repair of {report.session}: {_named(step.ktype, step.key_id)}: {step.does}", err=True)
         if not (self._sure or typer.confirm("Make these repairs?", err=True)):
             return report
         try:
@@ -83,7 +85,7 @@ class _Mender:
 def _undo(done: repair.Undone) -> int:
     """Says what was undone; the exit code."""
     for ktype, key_id in done.left:
-        typer.echo(f"left alone, since it is not what the repair wrote: {ktype} {key_id}".rstrip(), err=True)
+        typer.echo(f"left alone, since it is not what the repair wrote: {_named(ktype, key_id)}", err=True)
     typer.echo(f"{done.back} rows put back")
     return _FINDINGS if done.left else 0
 
@@ -163,10 +165,23 @@ def _print(report: Report, how: Format, indent: int | None = None) -> None:
         f"{report.session}: version {report.version}, {report.checked} rows, "
         f"{report.errors} errors, {report.warnings} warnings"
     )
+    explained: set[str] = set()
     for each in report.findings:
         # Lines, not a table: an id must not be cut to the width of a terminal.
-        typer.echo(f"  {each.severity} {each.rule}: {f'{each.ktype} {each.key_id}'.strip() or 'the session'}")
-        typer.echo(f"    {each.message}")
+        detail = f" ({_printable(each.detail)})" if each.detail and each.rule in explained else ""
+        typer.echo(f"  {each.severity} {each.rule}: {_named(each.ktype, each.key_id) or 'the session'}{detail}")
+        if each.rule not in explained:
+            typer.echo(f"    {_printable(each.message)}")
+            explained.add(each.rule)
+
+
+def _named(ktype: str, key_id: str) -> str:
+    return _printable(f"{ktype} {key_id}".strip())
+
+
+def _printable(text: str) -> str:
+    """Text of a session's owner, who must not write lines of ours: what does not print is shown as its escape."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def _print_stray(stray: Stray, how: Format) -> None:
