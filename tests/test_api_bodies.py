@@ -2,9 +2,13 @@
 
 import json
 import zlib
+from uuid import UUID
 
 import pytest
 from api import Api, at, creds, fresh, key_uuid, serve, zipped
+from multidict import CIMultiDict
+
+from service.http.problems import TYPE_PREFIX
 
 SECRET = "needle-4915551234567"
 BODIED = [("POST", "commit"), ("PUT", "state"), ("POST", "lease"), ("POST", "keys/get")]
@@ -190,6 +194,30 @@ async def test_a_bad_header_is_400(api: Api, kept: str, name: str, text: str):
             for method, call in (("DELETE", ""), ("DELETE", "lease"), ("POST", "lease")):
                 body = {"holder": "h", "ttl_s": 5} if method == "POST" else None
                 assert (await api.ask(method, at(kept, call), body, headers=headers)).status == 400
+
+
+@pytest.mark.parametrize(
+    ("name", "texts"),
+    [
+        ("If-Match", ('"1"', '"2"')),
+        ("Lease-Epoch", ("1", "2")),
+        ("Idempotency-Key", (str(UUID(int=1)), str(UUID(int=2)))),
+    ],
+)
+async def test_a_header_that_contradicts_itself_is_400(api: Api, kept: str, name: str, texts: tuple[str, str]):
+    token = ("Authorization", f"Bearer {api.token}")
+    async with api.unchanged():
+        for first, second in (texts, texts[::-1]):
+            headers = CIMultiDict([token, (name, first), (name, second)])
+            for method, call in (("POST", "commit"), ("PUT", "state")):
+                async with api.client.request(method, at(kept, call), json={"keys": {}}, headers=headers) as answer:
+                    problem = await answer.json(content_type="application/problem+json")
+                    assert (answer.status, problem["type"]) == (400, TYPE_PREFIX + "bad-body")
+                    assert name in problem["detail"]
+    if name != "Lease-Epoch":
+        headers = CIMultiDict([token, (name, texts[0]), (name, texts[0])])
+        async with api.client.post(at(kept, "commit"), json={"keys": {}}, headers=headers) as answer:
+            assert answer.status == 200
 
 
 async def test_releasing_a_lease_takes_its_epoch(api: Api, kept: str):
