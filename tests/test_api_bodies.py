@@ -292,6 +292,14 @@ async def test_another_content_type_is_415(api: Api, kept: str, kind: str):
         for method, call in BODIED:
             answer = await api.ask(method, at(kept, call), raw=b"{}", headers={"Content-Type": kind})
             assert (answer.status, answer.slug) == (415, "unsupported-media-type")
+            assert "Content-Type: application/json" in answer.json["detail"]
+
+
+@pytest.mark.parametrize(("name", "is_told"), [("lease_epoch", True), ("a" * 33, False), ("a1", False), ("a.b", False)])
+async def test_an_unknown_member_is_named_where_its_name_is_a_plain_word(api: Api, kept: str, name: str, is_told: bool):
+    answer = await api.ask("POST", at(kept, "commit"), {name: 1})
+    assert (answer.status, answer.slug) == (400, "bad-body")
+    assert (name in answer.json["detail"]) == is_told
 
 
 @pytest.mark.parametrize("coding", ["br", "zstd", "compress", "gzip, gzip", "needle-4915551234567"])

@@ -243,7 +243,8 @@ def _session(request: web.Request) -> str:
 
 
 def _prefix(text: str) -> str:
-    return wire.session_name(text) if text else ""
+    """The beginning of a name: also a lone dot, or two, which no name is."""
+    return text if text in {"", ".", ".."} else wire.session_name(text)
 
 
 def _limit(request: web.Request) -> int:
