@@ -277,3 +277,4 @@ async def test_metrics_count_requests_by_route_never_by_name(api: Api):
     assert "needle" not in text
     assert "/v1/sessions/{session}/commit" in text
     assert re.search(r"^authstore_\w+", text, re.MULTILINE)
+    assert "authstore_statement_duration_seconds" not in text, "nothing ever measured a statement"
