@@ -2,9 +2,13 @@
 
 import json
 import zlib
+from uuid import UUID
 
 import pytest
 from api import Api, at, creds, fresh, key_uuid, serve, zipped
+from multidict import CIMultiDict
+
+from service.http.problems import TYPE_PREFIX
 
 SECRET = "needle-4915551234567"
 BODIED = [("POST", "commit"), ("PUT", "state"), ("POST", "lease"), ("POST", "keys/get")]
@@ -192,6 +196,30 @@ async def test_a_bad_header_is_400(api: Api, kept: str, name: str, text: str):
                 assert (await api.ask(method, at(kept, call), body, headers=headers)).status == 400
 
 
+@pytest.mark.parametrize(
+    ("name", "texts"),
+    [
+        ("If-Match", ('"1"', '"2"')),
+        ("Lease-Epoch", ("1", "2")),
+        ("Idempotency-Key", (str(UUID(int=1)), str(UUID(int=2)))),
+    ],
+)
+async def test_a_header_that_contradicts_itself_is_400(api: Api, kept: str, name: str, texts: tuple[str, str]):
+    token = ("Authorization", f"Bearer {api.token}")
+    async with api.unchanged():
+        for first, second in (texts, texts[::-1]):
+            headers = CIMultiDict([token, (name, first), (name, second)])
+            for method, call in (("POST", "commit"), ("PUT", "state")):
+                async with api.client.request(method, at(kept, call), json={"keys": {}}, headers=headers) as answer:
+                    problem = await answer.json(content_type="application/problem+json")
+                    assert (answer.status, problem["type"]) == (400, TYPE_PREFIX + "bad-body")
+                    assert name in problem["detail"]
+    if name != "Lease-Epoch":
+        headers = CIMultiDict([token, (name, texts[0]), (name, texts[0])])
+        async with api.client.post(at(kept, "commit"), json={"keys": {}}, headers=headers) as answer:
+            assert answer.status == 200
+
+
 async def test_releasing_a_lease_takes_its_epoch(api: Api, kept: str):
     await api.lease(kept)
     async with api.unchanged():
@@ -264,6 +292,14 @@ async def test_another_content_type_is_415(api: Api, kept: str, kind: str):
         for method, call in BODIED:
             answer = await api.ask(method, at(kept, call), raw=b"{}", headers={"Content-Type": kind})
             assert (answer.status, answer.slug) == (415, "unsupported-media-type")
+            assert "Content-Type: application/json" in answer.json["detail"]
+
+
+@pytest.mark.parametrize(("name", "is_told"), [("lease_epoch", True), ("a" * 33, False), ("a1", False), ("a.b", False)])
+async def test_an_unknown_member_is_named_where_its_name_is_a_plain_word(api: Api, kept: str, name: str, is_told: bool):
+    answer = await api.ask("POST", at(kept, "commit"), {name: 1})
+    assert (answer.status, answer.slug) == (400, "bad-body")
+    assert (name in answer.json["detail"]) == is_told
 
 
 @pytest.mark.parametrize("coding", ["br", "zstd", "compress", "gzip, gzip", "needle-4915551234567"])

@@ -234,6 +234,24 @@ async def test_health_answers_without_a_token_and_without_secrets(own_api: Api):
         assert str(api.token).encode() not in text
 
 
+async def test_metrics_are_the_operators(api: Api):
+    path = "/metrics"
+    for tenant, scope, status in (
+        ("default", "read", 200),
+        ("other", "admin", 200),
+        ("other", "write", 403),
+        ("other", "read", 403),
+    ):
+        answer = await (await api.tenant(tenant, scope)).ask("GET", path)
+        assert answer.status == status, (tenant, scope)
+        assert status == 200 or answer.slug == "forbidden"
+    assert (await api.of(None).ask("GET", path)).status == 401
+    described = (await api.good("GET", "/openapi.json"))["paths"]
+    assert set(described[path]["get"]["responses"]) == {"200", "401", "403", "503"}
+    assert set(described["/health/whatsapp"]["get"]["responses"]) == {"200", "401", "503"}
+    assert set(described["/health"]["get"]["responses"]) == {"200", "503"}
+
+
 async def test_health_has_no_side_effects(api: Api):
     async with api.unchanged():
         for path in ("/health", "/health/live", "/health/ready", "/health/database", "/health/whatsapp", "/metrics"):
@@ -259,3 +277,4 @@ async def test_metrics_count_requests_by_route_never_by_name(api: Api):
     assert "needle" not in text
     assert "/v1/sessions/{session}/commit" in text
     assert re.search(r"^authstore_\w+", text, re.MULTILINE)
+    assert "authstore_statement_duration_seconds" not in text, "nothing ever measured a statement"

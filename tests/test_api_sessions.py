@@ -358,3 +358,14 @@ async def test_another_process_hears_of_a_delete_a_purge_and_a_session_made_anew
         assert await other.get(session, {"t": ["a", "b"]}) == {"t": {"a": 7}}
         assert (await other.commit(session, {"keys": {"t": {"c": 8}}}))["version"] == 4
         assert (await api.state(session))["keys"] == (await other.state(session))["keys"] == {"t": {"a": 7, "c": 8}}
+
+
+async def test_a_prefix_may_be_what_no_name_is(own_api: Api):
+    names = [".a", "..b", "...", "c."]
+    for name in names:
+        await own_api.commit(name, {})
+    for prefix in (".", "..", "...", "c."):
+        found = await own_api.good("GET", f"/v1/sessions?prefix={prefix}")
+        expected = sorted(name for name in names if name.startswith(prefix))
+        assert sorted(each["session"] for each in found["sessions"]) == expected
+    assert (await own_api.ask("GET", "/v1/sessions?prefix=" + "." * 129)).status == 422

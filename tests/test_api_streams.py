@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator
+import socket
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 from uuid import UUID
 
@@ -11,8 +12,10 @@ import asyncpg
 import pytest
 from api import Api, at, fresh, serve
 
-from service.http import server
+from service.http import failures, handlers, server
 from service.sql import keys
+from service.store import Caller, reads
+from service.store.request import CommitRequest, Row
 
 ROWS = 6000
 VALUE = "v" * 2000
@@ -117,3 +120,93 @@ async def test_a_stream_that_loses_its_database_before_its_first_row_is_unavaila
         assert (answer.status, answer.slug) == (503, "unavailable")
     finally:
         await killer.close()
+
+
+async def until(happened: Callable[[], bool]) -> None:
+    for _ in range(3000):
+        if happened():
+            return
+        await asyncio.sleep(0.02)
+    pytest.fail("it did not happen")
+
+
+async def streaming_ended(api: Api) -> None:
+    await until(lambda: api.store.database.usage()[0] == 0)
+
+
+async def test_a_reader_that_drips_is_cut_off_and_nobody_is_blamed(own_api: Api, monkeypatch: pytest.MonkeyPatch):
+    blamed: list[object] = []
+    monkeypatch.setattr(failures, "report", lambda error, **_: blamed.append(error))
+    monkeypatch.setattr(handlers, "_SLOW_READER_S", 3.0)
+    monkeypatch.setattr(handlers, "_LEAST_RATE", 100 << 20)
+    session = await filled(own_api)
+    listening = own_api.client.server
+    assert listening.port is not None
+    with socket.socket() as narrow:
+        narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        narrow.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(narrow, (listening.host, listening.port))
+        head = f"GET {at(session, 'state')} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {own_api.token}\r\n\r\n"
+        await loop.sock_sendall(narrow, head.encode())
+        taken, last = 0, b""
+        with contextlib.suppress(ConnectionResetError):
+            while piece := await loop.sock_recv(narrow, READ_AT_ONCE):
+                taken, last = taken + len(piece), piece
+                await asyncio.sleep(0.1)
+    assert taken < ROWS * len(VALUE)
+    assert not last.endswith(b"0\r\n\r\n")
+    await streaming_ended(own_api)
+    assert blamed == []
+
+
+@pytest.mark.parametrize("moment", ["while it is waited for", "between two pieces"])
+async def test_a_reader_that_hangs_up_is_nobodys_fault(own_api: Api, monkeypatch: pytest.MonkeyPatch, moment: str):
+    blamed: list[object] = []
+    monkeypatch.setattr(failures, "report", lambda error, **_: blamed.append(error))
+    session = await filled(own_api)
+    stream, runner = keys.stream_state, own_api.client.server.runner
+    assert runner is not None
+    assert runner.server is not None
+    listening, chunks = runner.server, 0
+
+    async def left_behind(connection: Any, sid: UUID) -> AsyncGenerator[Any, None]:
+        nonlocal chunks
+        async for step in stream(connection, sid):
+            chunks += isinstance(step, list)
+            if chunks == 2:
+                for each in listening.connections:
+                    each.force_close()
+            yield step
+
+    if moment == "between two pieces":
+        monkeypatch.setattr(keys, "stream_state", left_behind)
+    _, writer = await begun(own_api, session)
+    if moment == "while it is waited for":
+        writer.transport.abort()
+    await streaming_ended(own_api)
+    assert blamed == []
+    writer.close()
+
+
+async def test_no_tenant_keeps_all_streams_while_another_waits(own_api: Api, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(reads, "_IN_ONE_PIECE", 0)
+    one, other = Caller("one", "write"), Caller("other", "write")
+    for caller in (one, other):
+        await own_api.store.commit(caller, "s", CommitRequest(rows=[Row("t", b"a", b"1")]))
+    ending, open_ones = asyncio.Event(), 0
+
+    async def hold() -> None:
+        nonlocal open_ones
+        async with own_api.store.state(one, "s"):
+            open_ones += 1
+            await ending.wait()
+
+    holding = [asyncio.create_task(hold()) for _ in range(8)]
+    await until(lambda: open_ones >= 2)
+    async with asyncio.timeout(30), own_api.store.state(other, "s") as state:
+        assert [key.value async for chunk in state.chunks for key in chunk] == [b"1"]
+    assert open_ones < 8
+    ending.set()
+    await asyncio.gather(*holding)
+    assert open_ones == 8

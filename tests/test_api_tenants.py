@@ -10,6 +10,8 @@ from api import Api, at, creds, fresh, key_uuid, sid_of
 from protocol.errors import BadName
 from service.errors import BadInput
 from service.http.routes import API
+from service.sql import access
+from service.store import tokens
 
 MARK = "needle-of-the-other"
 ROUTES = [(route.method, route.path) for route in API if route.path.startswith("/v1/")]
@@ -144,3 +146,29 @@ async def test_tokens_of_bad_tenants_and_labels_are_not_made(api: Api):
     with pytest.raises(BadInput):
         await api.store.tokens.create("t", "write", "x" * 101, None)
     assert await api.store.tokens.list() == before
+
+
+async def test_a_flood_of_unknown_tokens_queues_behind_itself(api: Api, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tokens, "_BELIEVED_S", 0.0)
+    known = await api.store.tokens.create("default", "read", "", None)
+    await api.store.tokens.find(known)
+    asked, ending, find = 0, asyncio.Event(), access.find_token
+
+    async def slow(connection: Any, token_id: str) -> Any:
+        nonlocal asked
+        if token_id not in known:
+            asked += 1
+            await ending.wait()
+        return await find(connection, token_id)
+
+    monkeypatch.setattr(access, "find_token", slow)
+    flood = [asyncio.create_task(api.of(f"bas_none{n}_secret").ask("GET", "/v1/sessions")) for n in range(20)]
+    async with asyncio.timeout(30):
+        while not asked:  # noqa: ASYNC110 - nothing else tells
+            await asyncio.sleep(0.01)
+        for _ in range(20):
+            await api.of(known).good("GET", "/v1/sessions")
+    assert asked <= 2
+    ending.set()
+    assert {answer.status for answer in await asyncio.gather(*flood)} == {401}
+    assert asked == 20

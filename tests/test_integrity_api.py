@@ -1,5 +1,6 @@
 """`GET /v1/sessions/{session}/integrity` and what it leaves behind."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -7,7 +8,9 @@ import states
 from api import Api, at, fresh
 
 from service.http.keys import METRICS
-from service.integrity import open_findings
+from service.integrity import check_session, open_findings
+from service.store import Caller
+from service.store.request import CommitRequest, Row
 
 pytestmark = pytest.mark.asyncio
 
@@ -112,3 +115,18 @@ async def test_what_a_row_is_that_does_not_open_is_in_the_answer_and_in_no_log(
     said = "".join(capsys.readouterr())
     assert "spoiled-name" not in said
     assert not any(each["id"] in said for each in told["findings"])
+
+
+async def test_tenants_take_turns_with_their_checks(own_api: Api) -> None:
+    one, other, ended = Caller("one", "write"), Caller("other", "write"), list[str]()
+
+    async def checked(caller: Caller) -> None:
+        await check_session(own_api.store, caller, "s")
+        ended.append(caller.tenant)
+
+    for caller in (one, other):
+        await own_api.store.commit(caller, "s", CommitRequest(rows=[Row("t", b"a", b"1")]))
+    await asyncio.gather(*(checked(caller) for caller in [one] * 20 + [other] * 2))
+    assert ended.index(other.tenant) <= 3
+    assert ended.index(other.tenant, ended.index(other.tenant) + 1) <= 6
+    assert len(ended) == 22

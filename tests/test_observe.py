@@ -308,7 +308,6 @@ def test_metrics_count_what_they_are_told():
     metrics.request("POST", "/v1/sessions/{session}/commit", 200, 0.004)
     metrics.commit("applied", 812)
     metrics.commit("fenced", 5)
-    metrics.statement("commit", 0.002)
     metrics.pool(busy=3, idle=7, waiting=1)
     metrics.watch_pool("waiting", lambda: 9)
     metrics.lane_batch("commit", 12)
@@ -326,7 +325,6 @@ def test_metrics_count_what_they_are_told():
         'authstore_commits_total{outcome="fenced"} 1.0',
         "authstore_commit_rows_sum 812.0",
         "authstore_commit_rows_count 1.0",
-        'authstore_statement_duration_seconds_count{statement="commit"} 1.0',
         'authstore_pool_connections{state="busy"} 3.0',
         'authstore_pool_connections{state="waiting"} 9.0',
         'authstore_lane_batch_size_sum{lane="commit"} 12.0',
@@ -347,7 +345,6 @@ def test_no_label_comes_from_a_request():
     metrics.request(word, f"/v1/sessions/{word}@s/creds", 200, 0.1)
     metrics.request("BREW", "/v1/x", 999, 0.1)
     metrics.commit(key.hex(), 1)
-    metrics.statement(f"{word} select", 0.1)
     metrics.lane_batch(word.upper(), 1)
     text = metrics.render()[0]
     assert needles.find_in(text) == []

@@ -8,7 +8,7 @@ from typing import Final
 
 from aiohttp import web
 
-from service.http.raw_json import BadBody
+from service.http.raw_json import BadBody, BadMedia
 
 _JSON: Final = "application/json"
 _PLAIN: Final = ("", "identity")
@@ -17,12 +17,12 @@ _AT_ONCE: Final = 1 << 16  # unpacking more than this would keep the loop from i
 
 
 async def read_body(request: web.Request) -> bytes:
-    """The bytes that were meant. BadBody when cut off, 413 and 415 as aiohttp's own exceptions."""
+    """The bytes that were meant. BadBody when cut off, BadMedia, 413 as aiohttp's own exception."""
     coding = request.headers.get("Content-Encoding", "").strip().lower()
     if coding not in _PLAIN and coding != "gzip":
-        raise web.HTTPUnsupportedMediaType
+        raise BadMedia("Content-Encoding is gzip, or there is none")
     if request.headers.get("Content-Type", _JSON) != _JSON and not _is_json(request.content_type):
-        raise web.HTTPUnsupportedMediaType
+        raise BadMedia
     most = request.client_max_size
     try:
         # A small body mostly came with its head: nothing to wait for.

@@ -22,6 +22,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _SLOW_READER_S: Final = 20.0
+_LEAST_RATE: Final = 32 << 10
+"""Bytes a second that the reader of a stream takes on the way: who drips would hold a connection for as long as it likes."""
 _SLICE: Final = 1 << 18
 _ASIDE_FROM: Final = 1 << 20
 _LIMIT: Final = 100
@@ -154,30 +156,48 @@ async def _stream(request: web.Request, state: State, first: list[Opened]) -> we
         response.enable_compression(web.ContentCoding.gzip)
     request[DEADLINE].reschedule(None)  # what has begun cannot become a 503
     await response.prepare(request)
-    text = _StateText(state)
+    text, reader = _StateText(state), _Reader(response)
     try:
-        await _write(response, text.parts(first, last=False))
+        await reader.take(text.parts(first, last=False))
         async for chunk in state.chunks:
-            await _write(response, text.parts(chunk, last=False))
-        await _write(response, text.parts([], last=True))
+            await reader.take(text.parts(chunk, last=False))
+        await reader.take(text.parts([], last=True))
         await response.write_eof()
     except BaseException as error:
         # What has begun cannot be taken back: cut off, so that nobody takes it for whole, and never followed by another.
         if request.transport is not None:
             request.transport.abort()
         if isinstance(error, Exception):
-            account_for(request, error)
+            if not isinstance(error, ConnectionError):  # whose reader is gone: nobody's fault
+                account_for(request, error)
             raise ConnectionError("a streamed answer was cut off") from None
         raise
     return response
 
 
-async def _write(response: web.StreamResponse, parts: list[bytes]) -> None:
-    """A reader who does not take a slice in its time is cut off: it holds a connection to the database."""
-    text = memoryview(b"".join(parts))
-    for at in range(0, len(text), _SLICE):
-        async with asyncio.timeout(_SLOW_READER_S):
-            await response.write(bytes(text[at : at + _SLICE]))
+class _Reader:
+    """Of a stream. One who falls behind the least rate by more than its patience is cut off: it holds a connection to the
+    database. What the database takes is not counted.
+    """
+
+    def __init__(self, response: web.StreamResponse) -> None:
+        self._response = response
+        self._left_s = _SLOW_READER_S
+
+    async def take(self, parts: list[bytes]) -> None:
+        text = memoryview(b"".join(parts))
+        for at in range(0, len(text), _SLICE):
+            await self._take(bytes(text[at : at + _SLICE]))
+
+    async def _take(self, piece: bytes) -> None:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        try:
+            async with asyncio.timeout(self._left_s):
+                await self._response.write(piece)
+        except TimeoutError:
+            raise ConnectionAbortedError("the reader is too slow") from None
+        self._left_s = min(_SLOW_READER_S, self._left_s - (clock() - began) + len(piece) / _LEAST_RATE)
 
 
 class _StateText:
@@ -223,7 +243,8 @@ def _session(request: web.Request) -> str:
 
 
 def _prefix(text: str) -> str:
-    return wire.session_name(text) if text else ""
+    """The beginning of a name: also a lone dot, or two, which no name is."""
+    return text if text in {"", ".", ".."} else wire.session_name(text)
 
 
 def _limit(request: web.Request) -> int:

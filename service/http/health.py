@@ -9,6 +9,7 @@ from service.http.keys import CALLER, METRICS, STOPPING, STORE
 from service.http.raw_json import encode
 from service.integrity import by_severity, open_findings
 from service.store import AuthStore
+from service.store.tokens import DEFAULT_TENANT
 
 _FULL_QUEUE: Final = 5000
 
@@ -70,7 +71,10 @@ async def whatsapp(request: web.Request) -> web.Response:
 
 
 async def metrics(request: web.Request) -> web.Response:
-    """Prometheus text."""
+    """Prometheus text, of all tenants together: for the operator."""
+    caller = request[CALLER]
+    if caller.tenant != DEFAULT_TENANT:
+        caller.need("admin")
     store, gauges = request.app[STORE], request.app[METRICS]
     busy, idle, waiting = store.database.usage()
     lanes = (store.write_lanes, store.read_lanes)

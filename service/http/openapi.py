@@ -24,7 +24,7 @@ _QUERY: Final = {
     "values": ("boolean", "With the values."),
     "purge": ("boolean", "Destroy now, leave nothing to restore."),
 }
-_COMMON: Final = (400, 401, 403, 413, 415, 500, 503)
+_COMMON: Final[tuple[int, ...]] = (400, 401, 403, 413, 415, 500, 503)
 
 
 def document(version: str) -> dict[str, Any]:
@@ -75,11 +75,12 @@ def _answer(route: Route, schemas: dict[int, Any]) -> dict[str, Any]:
 
 def _problems(route: Route, schemas: dict[int, Any]) -> dict[str, Any]:
     content = {"application/problem+json": {"schema": schemas[id(wire.Problem)]}}
+    common, more = _COMMON, dict[str, Any]()
     if route.path.startswith(("/health", "/metrics")):
-        return {"503": {"description": "Unavailable."}}
-    return {
-        str(status): {"description": _slugs(status), "content": content} for status in sorted({*_COMMON, *route.fails})
-    }
+        common = () if route.path in OPEN_ROUTES else (401,)
+        more = {"503": {"description": "Unavailable."}}
+    statuses = sorted({*common, *route.fails})
+    return {str(status): {"description": _slugs(status), "content": content} for status in statuses} | more
 
 
 def _slugs(status: int) -> str:

@@ -7,7 +7,7 @@ from msgspec import UNSET
 
 from protocol.errors import BadName
 from service import errors
-from service.http.raw_json import BadBody, encode
+from service.http.raw_json import BadBody, BadMedia, encode
 from service.http.wire import Problem
 
 TYPE_PREFIX: Final = "urn:authstore:problem:"
@@ -26,6 +26,7 @@ TABLE: Final[tuple[tuple[type[Exception], int, str], ...]] = (
     (errors.Deleted, 410, "deleted"),
     (errors.OutcomeUnknown, 412, "outcome-unknown"),
     (errors.VersionMismatch, 412, "version-mismatch"),
+    (BadMedia, 415, "unsupported-media-type"),
     (errors.KeyReused, 422, "idempotency-key-reused"),
     (errors.BadInput, 422, "bad-input"),
     (BadName, 422, "bad-input"),

@@ -28,10 +28,15 @@ _BACKSLASH: Final = b"\\\\"
 _HIDDEN: Final = b"\xff"  # never in UTF-8
 _PIECE: Final = 1 << 18
 _PATH_NAME: Final = re.compile(r"\.([A-Za-z_]+)|\[(\d+)\]")
+_PLAIN_NAME: Final = re.compile(r"Object contains unknown field `([A-Za-z_]{1,32})`")
 
 
 class BadBody(ServiceError):
     """The body is not JSON of this shape."""
+
+
+class BadMedia(ServiceError):
+    """The body is JSON: send it with Content-Type: application/json."""
 
 
 class Decoded(Generic[T]):
@@ -108,7 +113,8 @@ def _shape(error: msgspec.ValidationError) -> BadBody:
     """What is wrong and where, without the member names that came from outside."""
     text, _, path = str(error).partition(" - at `")
     if text.startswith("Object contains unknown field"):
-        text = "an unknown member"
+        named = _PLAIN_NAME.fullmatch(text)
+        text = f"an unknown member, {named[1]}" if named else "an unknown member"
     elif text.startswith("Invalid"):
         text = "not one of the allowed values"
     pointer = ""

@@ -65,5 +65,6 @@ API: Final = (
     Route("GET", "/health/ready", health.ready, "Whether a commit would succeed now."),
     Route("GET", "/health/database", health.database, "The backend as the connection itself reports it."),
     Route("GET", "/health/whatsapp", health.whatsapp, "Counts of the asking token's tenant."),
-    Route("GET", "/metrics", health.metrics, "Prometheus metrics."),
+    Route("GET", "/metrics", health.metrics,
+          "Prometheus metrics of the whole process: for tokens of the tenant default, and for admins.", fails=(403,)),
 )  # fmt: skip

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from multidict import MultiMapping
 
 from protocol.errors import BadName
 from protocol.types import check_id, check_ids, check_session_name, check_type
@@ -290,13 +291,14 @@ class Steering(Struct):
         return {"lease_epoch": self.lease_epoch, "if_match": self.if_match, "key": self.key}
 
 
-def parse_steering(headers: Mapping[str, str]) -> Steering:
+def parse_steering(headers: MultiMapping[str]) -> Steering:
     """``Lease-Epoch``, ``If-Match: "<version>"``, ``Idempotency-Key: <uuid>``. Raises BadBody."""
-    return Steering(lease_epoch(headers), _if_match(headers.get("If-Match")), _uuid(headers.get("Idempotency-Key")))
+    version, key = _single(headers, "If-Match"), _single(headers, "Idempotency-Key")
+    return Steering(lease_epoch(headers), _if_match(version), _uuid(key))
 
 
-def lease_epoch(headers: Mapping[str, str]) -> int | None:
-    text = headers.get("Lease-Epoch")
+def lease_epoch(headers: MultiMapping[str]) -> int | None:
+    text = _single(headers, "Lease-Epoch")
     return None if text is None else _number(text, "Lease-Epoch is a number")
 
 
@@ -394,6 +396,16 @@ def _named(check: Callable[[str], T], text: str) -> T:
         return check(text)
     except BadName as error:
         raise BadInput(str(error)) from None
+
+
+def _single(headers: MultiMapping[str], name: str) -> str | None:
+    """A header that was sent twice says nothing unless it says the same."""
+    found = headers.getall(name, None)
+    if found is None:
+        return None
+    if len(found) > 1 and len(set(found)) > 1:
+        raise BadBody(f"{name} is there more than once, and each time another")
+    return found[0]
 
 
 def _number(text: str, what: str) -> int:

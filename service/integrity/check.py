@@ -1,4 +1,6 @@
-"""One session from snapshot to verdict. Judging takes processor time, so it runs in a thread, one session a store at a time."""
+"""One session from snapshot to verdict. Judging takes processor time, so it runs in a thread, one session a store at a time;
+tenants take turns.
+"""
 
 import asyncio
 from collections.abc import Iterable
@@ -16,12 +18,13 @@ from service.records import SessionRow
 from service.sql import integrity as sql
 from service.sql.integrity import Snapshot
 from service.store import AuthStore, Caller
+from service.store.shares import Shares
 from service.vault import CREDS_TYPE, MasterKeys, SessionVault, wrap_context
 
 _CHUNK: Final = 400
 _UNPROVEN: Final = frozenset({"set-unproven", "data-key-unreadable"})
 _log = get_logger("authstore.integrity")
-_turns: "WeakKeyDictionary[AuthStore, asyncio.Semaphore]" = WeakKeyDictionary()
+_turns: "WeakKeyDictionary[AuthStore, Shares]" = WeakKeyDictionary()
 
 
 async def check_session(store: AuthStore, caller: Caller, name: str) -> Report:
@@ -29,7 +32,7 @@ async def check_session(store: AuthStore, caller: Caller, name: str) -> Report:
     tenant = caller.need("read")
     sid = session_uuid(tenant, name)
     async with (
-        _turn(store),
+        _turn(store, tenant),
         store.database.connection() as connection,
         sql.snapshot(connection, sid) as found,
     ):
@@ -100,5 +103,5 @@ async def _keep(store: AuthStore, row: SessionRow, report: Report) -> None:
         _log.warning("a verdict was not kept")
 
 
-def _turn(store: AuthStore) -> AbstractAsyncContextManager[None]:
-    return _turns.setdefault(store, asyncio.Semaphore(1))
+def _turn(store: AuthStore, tenant: str) -> AbstractAsyncContextManager[None]:
+    return _turns.setdefault(store, Shares(1)).one(tenant)

@@ -1,4 +1,4 @@
-"""Metrics for Prometheus. Labels come from code: route templates, statement names, outcomes; never from a request."""
+"""Metrics for Prometheus. Labels come from code: route templates, outcomes; never from a request."""
 
 import platform
 import re
@@ -66,9 +66,6 @@ class Metrics:
         self._request_s = _histogram(registry, "request_duration_seconds", "Request to answer.", _SECONDS, "route")
         self._commits = _counter(registry, "commits", "Commits by what became of them.", "outcome")
         self._rows = _histogram(registry, "commit_rows", "Keys in an applied commit.", _ROWS)
-        self._statement_s = _histogram(
-            registry, "statement_duration_seconds", "Statement to result.", _SECONDS, "statement"
-        )
         self._pool = _gauge(registry, "pool_connections", "Connections, and callers waiting for one.", "state")
         self._lane_batch = _histogram(registry, "lane_batch_size", "Callers served by a statement.", _BATCH, "lane")
         self._leases = _counter(registry, "lease_events", "Leases by what happened to them.", "event")
@@ -93,10 +90,6 @@ class Metrics:
         self._commits[outcome,].inc()
         if outcome == "applied":
             self._rows[()].observe(rows)
-
-    def statement(self, name: str, seconds: float) -> None:
-        """Count a statement by its name."""
-        self._statement_s[name,].observe(seconds)
 
     def pool(self, *, busy: int, idle: int, waiting: int) -> None:
         """Say what the pool holds now."""

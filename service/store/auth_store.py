@@ -79,7 +79,7 @@ class AuthStore:
         self._metrics: Metrics | None = None
 
     def watch(self, metrics: Metrics) -> None:
-        """Counts commits, leases and statements from now on."""
+        """Counts commits and what the lanes send from now on."""
         self.write_lanes.observe = partial(metrics.lane_batch, "write")
         self.read_lanes.observe = partial(metrics.lane_batch, "read")
         self._metrics = metrics

@@ -8,7 +8,6 @@ that is of the version that the rows were read at, or reads it behind them: as l
 version, the journal's newest end is what the session is.
 """
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -25,10 +24,12 @@ from service.sql.pool import Connection, Database, understood
 from service.store.commits import ReadLanes
 from service.store.heads import Heads, Stand
 from service.store.journal import CREDS, Merged, Pending, open_journal
+from service.store.shares import Shares
 from service.vault import PRIME, TAG_BYTES, SessionVault
 
 _ATTEMPTS: Final = 5
 _IN_ONE_PIECE: Final = 4000
+_LEAST_FOR_SPARE: Final = 2
 
 Asked = Sequence[tuple[str, bytes]]
 _Step = WholeSession | list[StoredRow]
@@ -58,7 +59,8 @@ class Reads:
         self._database = database
         self._heads = heads
         self._lanes = lanes
-        self._streams = asyncio.Semaphore(max(1, database.pool_max // 2))
+        # A reader may be slow, and keeps its connection that long: some are always left for others.
+        self._streams = Shares(max(1, database.pool_max // 2), spare=int(database.pool_max > _LEAST_FOR_SPARE))
 
     async def get(self, tenant: str, name: str, asked: Asked) -> dict[int, bytes]:
         """Values by their place in ``asked``; those not stored are left out."""
@@ -103,8 +105,7 @@ class Reads:
             steps = sql.stream_state(connection, sid)
             return await anext(steps, None), steps
 
-        # A reader may be slow, and keeps its connection that long: some are always left for others.
-        async with self._streams, self._database.asking(begin) as (first, steps), aclosing(steps):
+        async with self._streams.one(tenant), self._database.asking(begin) as (first, steps), aclosing(steps):
             if first is None:
                 self._heads.forget(sid)
                 raise NoSession

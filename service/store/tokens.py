@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import secrets
 from collections import OrderedDict
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -24,6 +25,8 @@ _PREFIX: Final = "bas_"
 _BELIEVED_S: Final = 1.0
 """How long a found token is believed: within this time after `token revoke` it ends everywhere."""
 _REMEMBERED: Final = 4096
+_STRANGERS: Final = 2
+"""How many tokens that were never found are looked up at a time: a flood of them queues behind itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,7 @@ class Tokens:
         self._database = database
         self._first = None if first is None else _hash(first)
         self._found: OrderedDict[bytes, tuple[float, Caller]] = OrderedDict()
+        self._strangers = asyncio.Semaphore(_STRANGERS)
 
     def __repr__(self) -> str:
         return "<Tokens>"
@@ -57,7 +61,12 @@ class Tokens:
         believed = self._found.get(hashed)
         if believed is not None and now < believed[0]:
             return believed[1]
-        caller = await self._look_up(token)
+        try:
+            async with self._strangers if believed is None else nullcontext():
+                caller = await self._look_up(token)
+        except Unauthorized:
+            self._found.pop(hashed, None)  # from now on a stranger
+            raise
         self._found[hashed] = (now + _BELIEVED_S, caller)
         self._found.move_to_end(hashed)
         while len(self._found) > _REMEMBERED:
