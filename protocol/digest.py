@@ -1,8 +1,9 @@
 """Canonical digest of a value: equal exactly when Baileys would read the same thing, however it is spelled.
 
 What is the same: every spelling of bytes at a place of bytes; order of members; ``1.0`` and ``1``; a ``lid-mapping`` that a
-copy script turned into a number; the array form of old sender key records and the form of new ones. What differs is
-everything else: a byte, a member, ``null`` instead of nothing.
+copy script turned into a number; the array form of old sender key records and the form of new ones; half a character in a
+display name and U+FFFD, which is what is shown of it. What differs is everything else: a byte, a member, ``null`` instead
+of nothing.
 
 Used on the text of both sides as it stands there, before and after any repair: a repair that changed a meaning would show.
 Digests are of secrets and of phone numbers: compare them, never log or store one of a single value.
@@ -14,7 +15,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from protocol.errors import BadValue
-from protocol.spelling import RECORD, SHAPES, Leaf, parse, read, walk
+from protocol.spelling import RECORD, SHAPES, Leaf, parse, read, walk, whole_characters
 
 SIZE: Final = 32
 
@@ -43,7 +44,7 @@ def combine(members: Iterable[tuple[str, str, bytes]]) -> bytes:
 def _canonical(ktype: str, value: Any) -> Any:
     if ktype == _LID_MAPPING and type(value) is int:
         value = str(value)
-    return _plain(walk(value, SHAPES.get(ktype, Leaf.any), _mark))
+    return _plain(whole_characters(walk(value, SHAPES.get(ktype, Leaf.any), _mark)))
 
 
 def _mark(value: Any, leaf: Leaf, pointer: str) -> Any:

@@ -14,6 +14,7 @@ holds no bytes at all. Only the tagged form (``{"type":"Buffer",…}``) is bytes
 
 import base64
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -90,6 +91,9 @@ SHAPES: Final[Mapping[str, Shape]] = {
     "tctoken": {"token": Leaf.bytes},
     "identity-key": Leaf.bytes,
 }
+
+_DISPLAYED: Final = frozenset({"name", "notify", "verifiedName", "pushName"})
+_LONE: Final = re.compile("[\ud800-\udfff]")
 
 Visit = Callable[[Any, Leaf, str], Any]
 """``visit(value met, what stands there, pointer) -> value to put there``."""
@@ -195,6 +199,15 @@ def dump(value: Any) -> bytes:
         return text.encode()
     except UnicodeEncodeError:  # a lone surrogate is legal JSON as an escape only
         return json.dumps(value, separators=(",", ":")).encode()
+
+
+def whole_characters(value: Any, member: str = "") -> Any:
+    """The value with half a character (a lone surrogate) in a display name as U+FFFD, which is what everybody is shown."""
+    if isinstance(value, str):
+        return _LONE.sub("\ufffd", value) if member in _DISPLAYED else value
+    if isinstance(value, dict):
+        return {name: whole_characters(each, name) for name, each in value.items()}
+    return [whole_characters(each) for each in value] if isinstance(value, list) else value
 
 
 def _inner(data: bytes, change: Callable[[Any], Any]) -> bytes:

@@ -13,6 +13,7 @@ from external_postgres import ExternalPostgres
 from migrating import CALLER, open_store, run_copy, run_verify
 from source_contract import CREDS, KEYS, PAIR, Rig, SourceContract, same, text
 
+from protocol.digest import digest
 from protocol.spelling import Spelling, respell
 from service.migrate.cutover import Cutover, cutover
 from service.migrate.origin import Origin
@@ -138,6 +139,23 @@ class TestLegacyPostgres(SourceContract):
                 same(await snapshot.read("one"), CREDS, KEYS)
         finally:
             await legacy.connection.execute("DROP OWNED BY reader; DROP ROLE reader")
+
+    async def test_half_a_character_in_a_display_name_is_carried_and_elsewhere_told(self, legacy: LegacyRig) -> None:
+        cut = {**CREDS, "me": {**CREDS["me"], "name": "Zo\ud83d", "id": "\ud83e\udd89"}}
+        other = Write("session", "1.0", json.dumps({"x": "\ud83d"}).encode())
+        null = Write("session", "1.0", json.dumps({"x": "\\\0"}).encode())
+        plain = Write("session", "1.0", json.dumps({"x": "\\u0000 \\ud83d"}).encode())
+        async with legacy.source() as source:
+            await source.write("one", json.dumps(cut).encode(), [plain], whole=True)
+            for refused in (other, null):
+                with pytest.raises(SourceError, match="session hold half of a character"):
+                    await source.write("one", None, [refused])
+            async with source.snapshot() as snapshot:
+                found = await snapshot.read("one")
+        assert found.creds is not None
+        assert json.loads(found.creds)["me"]["name"] == "Zo\ufffd"
+        assert digest("", found.creds) == digest("", json.dumps(cut).encode())
+        assert [json.loads(row.text) for row in found.rows] == [{"x": "\\u0000 \\ud83d"}]
 
     async def test_an_error_of_the_reader_is_not_taken_for_the_sources(self, legacy: LegacyRig) -> None:
         async with legacy.source() as source:

@@ -55,9 +55,9 @@ def away(error: BaseException) -> SourceAway:
     each: BaseException | None = error
     while each is not None:
         if isinstance(each, ConnectionRefusedError):
-            return SourceAway("the source's host refuses the connection: nothing listens at that port")
+            return SourceAway("the source cannot be reached: the connection is refused, nothing listens at that port")
         if isinstance(each, socket.gaierror):
-            return SourceAway("the source's host is not known")
+            return SourceAway("the source cannot be reached: its host is not known")
         each = each.__cause__ or each.__context__
     return SourceAway()
 

@@ -13,6 +13,7 @@ from typing import ClassVar, Final
 from protocol.repairs import mistyped, spelled
 from protocol.spelling import CREDS, Spelling
 from service.migrate.source import Found, SourceRow, Write, WrongSource
+from service.migrate.sources.names import for_jsonb
 from service.migrate.sources.postgres import Catalog, Connection, PostgresSource
 
 _AUTH: Final = frozenset({"company_id", "creds"})
@@ -120,4 +121,4 @@ class LegacyPostgres(PostgresSource):
 
 
 def _octets(ktype: str, text: bytes) -> str:
-    return spelled(ktype, text, Spelling.octets).decode()
+    return for_jsonb(ktype, spelled(ktype, text, Spelling.octets))

@@ -1,12 +1,19 @@
 """What the sources share: rows kept under one name (``pre-key-12``), and the look at a value before it may be a row."""
 
+import json
+import re
 from collections.abc import Iterator
 from datetime import datetime
+from typing import Final
 
 from protocol.errors import BadValue
 from protocol.file_names import GRAMMAR, Ambiguous, Exact, Foreign, mangle, parse
+from protocol.spelling import dump, whole_characters
 from protocol.spelling import parse as parse_json
-from service.migrate.source import Fault, FaultKind, Found, SourceRow
+from service.migrate.source import Fault, FaultKind, Found, SourceError, SourceRow
+
+_MAYBE_REFUSED: Final = re.compile(rb"\\u(?:[dD][89a-fA-F]|0000)")
+_REFUSED: Final = re.compile(r"[\ud800-\udfff]|(?<!\\)(?:\\\\)*\\u0000")
 
 
 def put_creds(found: Found, text: bytes, where: str) -> None:
@@ -53,6 +60,17 @@ def owner(full: str, creds: str, *, separator: str = ":", mangled: bool) -> tupl
     """
     found = [cut for cut in _cuts(full, separator) if cut[1] == creds or _is_key(cut[1], mangled=mangled)]
     return found[0] if len(found) == 1 else None
+
+
+def for_jsonb(ktype: str, text: bytes) -> str:
+    """The text as jsonb can hold it. SourceError, naming the kind of value, when it cannot but for a display name."""
+    if not _MAYBE_REFUSED.search(text):
+        return text.decode()
+    value = parse_json(text)
+    whole = whole_characters(value)
+    if _REFUSED.search(json.dumps(whole, ensure_ascii=False)):
+        raise SourceError(f"{ktype or 'creds'} hold half of a character, or NUL, and jsonb cannot: these wait")
+    return text.decode() if whole == value else dump(whole).decode()
 
 
 def is_json(text: bytes) -> bool:

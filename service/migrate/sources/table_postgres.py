@@ -13,7 +13,7 @@ from protocol.spelling import CREDS
 from service.migrate.source import Fault, FaultKind, Found, SourceError, SourceRow, Write, WrongSource
 from service.migrate.sources import Layout
 from service.migrate.sources.layout import TableLayout, table_layout
-from service.migrate.sources.names import name_of, put_creds, put_named, put_row
+from service.migrate.sources.names import for_jsonb, name_of, put_creds, put_named, put_row
 from service.migrate.sources.postgres import Catalog, Connection, PostgresSource
 
 PRISMA: Final = TableLayout(table="Session", session="sessionId", value="data", name="id", mangled=True)
@@ -53,6 +53,7 @@ class TablePostgres(PostgresSource):
             self.table = table_layout(layout)
         self._keys: _Table
         self._creds: _Table | None = None
+        self._jsonb = self._creds_jsonb = False
 
     @classmethod
     def matches(cls, catalog: Catalog) -> bool:
@@ -63,9 +64,11 @@ class TablePostgres(PostgresSource):
         table, own = self.table, self.table.creds_table
         types = await _columns(connection, table.table, table.columns)
         self._keys = _statements(table.table, table.session, table.named, table.value, table.expires, types)
+        self._jsonb = self._creds_jsonb = types[table.value] == "jsonb"
         self.keep_sql = None if table.expires is None else _keep(table.table, table.session, table.expires, types)
         if own is not None:
             types = await _columns(connection, own.table, {own.session, own.value})
+            self._creds_jsonb = types[own.value] == "jsonb"
             self._creds = _statements(own.table, own.session, (), own.value, None, types)
 
     async def list_sessions(self, connection: Connection) -> AsyncIterator[str]:
@@ -148,7 +151,9 @@ class TablePostgres(PostgresSource):
         return tuple(found[0]) if found else (self.table.creds,) * len(self.table.named)
 
     def _spelled(self, ktype: str, text: bytes) -> str:
-        return spelled(ktype, text, self.table.spelling).decode()
+        written = spelled(ktype, text, self.table.spelling)
+        jsonb = self._creds_jsonb if ktype == CREDS else self._jsonb
+        return for_jsonb(ktype, written) if jsonb else written.decode()
 
 
 class PrismaPostgres(TablePostgres):
