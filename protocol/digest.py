@@ -32,6 +32,11 @@ def digest(ktype: str, text: bytes) -> bytes:
     return hashlib.blake2b(f"{ktype}\0{canonical}".encode(), digest_size=SIZE).digest()
 
 
+def verbatim(ktype: str, text: bytes) -> bytes:
+    """32 bytes for a text that has no canonical form: equal to that of the same bytes alone, and to no `digest`."""
+    return hashlib.blake2b(f"{ktype}\0".encode() + text, digest_size=SIZE, person=b"verbatim").digest()
+
+
 def combine(members: Iterable[tuple[str, str, bytes]]) -> bytes:
     """One digest (32 bytes) over ``(type, id, digest)`` members, whatever their order."""
     whole = hashlib.blake2b(digest_size=SIZE)

@@ -79,6 +79,34 @@ def test_lines_bring_everything_back_byte_for_byte(service: ServiceProcess, cli:
     assert len((tmp_path / "report" / "quarantine.ndjson").read_text().splitlines()) == len(odd["test-type"])
 
 
+def test_lines_bring_back_what_baileys_could_not_read(service: ServiceProcess, cli: Cli, tmp_path: Path) -> None:
+    url_safe = {"type": "Buffer", "data": "AQID-_8"}
+    kept = {
+        "vb-creds": {"creds": states.load("6.7.24")["creds"] | {"additionalData": {"x": url_safe}}, "keys": {}},
+        "vb-keys": {
+            "creds": states.load("6.7.24")["creds"],
+            "keys": {"tctoken": {"1@lid": {"token": url_safe}}, "sender-key": {"g::1::0": 7}, "session": {"x": False}},
+        },
+        "vb-no-creds": {"creds": None, "keys": {"test-type": {"1": 1}}},
+    }
+    for name, state in kept.items():
+        service.call("PUT", f"/v1/sessions/{name}/state", state)
+    service.call("POST", "/v1/sessions/vb-empty/lease", {"holder": "nobody", "ttl_s": 5})
+    out = tmp_path / "lines.ndjson"
+    assert cli("export", *kept, "vb-empty", "--output", str(out)).code == 0
+    taken = cli("import", str(out), "--tenant", "verbatim", "--format", "json")
+    assert (taken.code, taken.err) == (0, ""), taken.out
+    again = cli("export", "--all", "--tenant", "verbatim")
+    values = {line for line in out.read_text().splitlines() if not line.startswith('{"session":')}
+    assert {line for line in again.out.splitlines() if not line.startswith('{"session":')} == values
+    assert cli("import", str(out), "--tenant", "verbatim").code == 0  # again: nothing to write
+    # From anywhere else such a value stays out, and a session without creds too.
+    assert (
+        cli("migrate", "copy", "--from", f"ndjson:{out}", "--tenant", "strict", "--report", str(tmp_path / "r")).code
+        == 1
+    )
+
+
 def test_a_folder_of_baileys_is_taken_in(service: ServiceProcess, cli: Cli, tmp_path: Path) -> None:
     state = states.load("7.0.0-rc14")
     asyncio.run(put_folder("7", tmp_path / "from-files", state))

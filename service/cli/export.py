@@ -3,6 +3,7 @@
 import json
 import sys
 from contextlib import aclosing
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, TextIO
@@ -12,12 +13,13 @@ import typer
 from protocol.repairs import Repair
 from protocol.types import check_session_name, check_tenant
 from service.cli import migrate
-from service.cli.migrate_options import MapFile, Overwrite, ReportFolder, Sessions, Takeover, Tenant
+from service.cli.migrate_options import MapFile, Overwrite, ReportFolder, Sessions, Takeover, Tenant, asked_for
 from service.cli.output import Format, FormatOption
 from service.cli.sessions import TenantOption
 from service.cli.surroundings import with_store
 from service.errors import BadInput
 from service.integrity.diagnose import diagnose
+from service.migrate.copy import Told
 from service.migrate.export import every_session, export_file, export_folder, export_lines
 from service.store import AuthStore, Caller
 from service.store.tokens import DEFAULT_TENANT
@@ -92,19 +94,21 @@ def import_(
     quarantine; also when nothing had to be written.
     """
     form = As.files if path.is_dir() else As.ndjson
-    migrate.copy(
-        context,
+    lines = form is As.ndjson
+    asked = asked_for(
         f"{form}:{path}",
         session,
         mapped,
-        list(Repair) if form is As.ndjson else None,
+        list(Repair) if lines else None,
         tenant,
         report,
         how,
         keep_unknown=not quarantine_unknown,
-        overwrite=overwrite,
-        takeover=takeover,
+        skip_expired=False,
     )
+    # Lines are our own: what was kept comes back, whether or not it is anything that Baileys would read.
+    asked = replace(asked, options=replace(asked.options, verbatim=lines))
+    migrate.take_in(context, asked, Told(overwrite, takeover))
 
 
 def _diagnose(context: typer.Context, caller: Caller, session: str, output: Path | None) -> None:

@@ -107,12 +107,17 @@ def copy(
     asked = asked_for(
         source, session, mapped, off, tenant, report, how, keep_unknown=keep_unknown, skip_expired=skip_expired
     )
+    take_in(context, asked, Told(overwrite, takeover))
+
+
+def take_in(context: typer.Context, asked: Asked, told: Told) -> None:
+    """Copies what was asked for, shows it, and exits."""
 
     async def work(store: AuthStore) -> Report:
         async with await asked.open() as opened, reading(opened, asked.options, asked.only) as read:
             run = await _begin(store, asked, "copy", opened)
             with _bar("copy") as progress:
-                return await copy_all(run, read, Told(overwrite, takeover), asked.folder, progress)
+                return await copy_all(run, read, told, asked.folder, progress)
 
     _finish(asked, _usage(lambda: with_store(context, work)))
 

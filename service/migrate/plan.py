@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from protocol.digest import combine, digest
+from protocol.digest import combine, digest, verbatim
 from protocol.errors import BadName, BadValue
 from protocol.file_names import is_known
 from protocol.repairs import ALL, Repair, Repaired, real_name, repair
@@ -54,12 +54,17 @@ class Blocked(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the operator chose. ``names``: a session's name at the source -> its name here."""
+    """What the operator chose. ``names``: a session's name at the source -> its name here.
+
+    ``verbatim``: for what came from here. A value that cannot be read as its type's goes as it is, and a session may have no
+    creds.
+    """
 
     repairs: frozenset[Repair] = ALL
     keep_unknown: bool = False
     skip_expired: bool = False
     names: Mapping[str, str] = field(default_factory=dict)
+    verbatim: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +158,14 @@ def plan_session(
     for fault in found.faults:
         plan.quarantine.append(_from_fault(fault))
     candidates: dict[Name, list[_Candidate]] = {}
-    by_name = replace(options, repairs=options.repairs - {Repair.types}, keep_unknown=True, skip_expired=False)
+    by_name = replace(
+        options, repairs=options.repairs - {Repair.types}, keep_unknown=True, skip_expired=False, verbatim=True
+    )
     for row in found.rows:
         _take_row(plan, row, by_name if (row.ktype, row.key_id) in ours else options, now, candidates)
     for name, rivals in candidates.items():
         _settle(plan, name, rivals)
-    plan.blocked = plan.blocked or _blocked(plan)
+    plan.blocked = plan.blocked or _blocked(plan, options)
     return plan
 
 
@@ -180,11 +187,10 @@ def _take_creds(plan: SessionPlan, found: Found, options: Options) -> None:
     if found.creds is None:
         return
     try:
-        mended = repair(CREDS, found.creds, options.repairs)
-        key = _key(CREDS, found.creds, mended) if mended.text.lstrip().startswith(b"{") else None
+        mended, key = _mended(CREDS, found.creds, options)
     except BadValue:
-        key = None
-    if key is None:
+        mended, key = None, None
+    if mended is None or key is None or not mended.text.lstrip().startswith(b"{"):
         plan.blocked = Blocked.bad_creds
         plan.quarantine.append(Quarantined(Why.bad_value, CREDS, "", "creds", found.creds))
         return
@@ -202,8 +208,8 @@ def _take_row(
     why = _unfit(ktype, key_id, row, options) or (Why.expired if expired and options.skip_expired else None)
     if why is None:
         try:
-            mended = repair(ktype, row.text, options.repairs)
-            candidate = _Candidate(row, named is None, _key(ktype, row.text, mended))
+            mended, key = _mended(ktype, row.text, options)
+            candidate = _Candidate(row, named is None, key)
         except BadValue:
             why = Why.bad_value
     if why is not None:
@@ -224,6 +230,16 @@ def _unfit(ktype: str, key_id: str, row: SourceRow, options: Options) -> Why | N
     if not is_known(ktype) and not options.keep_unknown:
         return Why.unknown_type
     return Why.null if row.text.strip() == b"null" else None
+
+
+def _mended(ktype: str, found: bytes, options: Options) -> tuple[Repaired, Key]:
+    try:
+        mended = repair(ktype, found, options.repairs)
+        return mended, _key(ktype, found, mended)
+    except BadValue:
+        if not options.verbatim:
+            raise
+    return Repaired(found), Key(found, verbatim(ktype, found))
 
 
 def _key(ktype: str, found: bytes, mended: Repaired) -> Key:
@@ -251,14 +267,14 @@ def _settle(plan: SessionPlan, name: Name, rivals: list[_Candidate]) -> None:
             plan.quarantine.append(_from_row(Why.superseded, rival.row))
 
 
-def _blocked(plan: SessionPlan) -> Blocked | None:
+def _blocked(plan: SessionPlan, options: Options) -> Blocked | None:
     try:
         check_session_name(plan.name)
     except BadName:
         return Blocked.bad_name
     if any(each.why is Why.torn_creds for each in plan.quarantine):
         return Blocked.torn_creds
-    return Blocked.no_creds if plan.creds is None else None
+    return Blocked.no_creds if plan.creds is None and not options.verbatim else None
 
 
 def _count(plan: SessionPlan, mended: Repaired) -> None:

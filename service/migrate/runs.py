@@ -143,6 +143,7 @@ def options_plain(options: Options) -> dict[str, Any]:
         "keep_unknown": options.keep_unknown,
         "skip_expired": options.skip_expired,
         "names": dict(options.names),
+        "verbatim": options.verbatim,
     }
 
 

@@ -2,17 +2,14 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final
 
-from protocol.digest import combine, digest
+from protocol.digest import combine, digest, verbatim
 from protocol.errors import BadValue
 from protocol.spelling import CREDS
 from service.errors import NoSession
 from service.migrate.plan import Name
 from service.records import Lease
 from service.store import AuthStore, Caller
-
-_UNREADABLE: Final = b"unreadable"
 
 
 @dataclass(slots=True)
@@ -59,8 +56,8 @@ async def read_target(store: AuthStore, caller: Caller, name: str) -> Target | N
 
 
 def _digest(ktype: str, text: bytes) -> bytes:
-    """A stored value that is none of its type equals nothing a source can give."""
+    """A stored value that is none of its type equals nothing but the very same text."""
     try:
         return digest(ktype, text)
     except BadValue:
-        return _UNREADABLE
+        return verbatim(ktype, text)
