@@ -328,4 +328,4 @@ async def test_a_master_key_nobody_has_is_no_absence(scene: Scene):
             ("POST", "commit", {"creds": creds(), "reset": True}),
         ):
             answer = await fresh.ask(method, at("one", call), body)
-            assert (answer.status, answer.slug) == (500, "internal")
+            assert (answer.status, answer.slug) == (503, "unavailable")

@@ -54,7 +54,7 @@ EXPECTED = {
     "refused": {404, 409, 410, 412, 423},
     "bad_input": {400, 404, 405, 422},
     "database_away": {503},
-    "master_key_unknown": {200, 500},
+    "master_key_unknown": {200, 503},
     "data_key_broken": {500},
     "rotation with a broken data key": {3},
     "wrong master key at start": {1},

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from service.errors import BadInput
 from service.migrate.plan import Quarantined, Why
-from service.migrate.report import Folder
+from service.migrate.report import Folder, Unwritten
 
 ROW = Quarantined(Why.torn, "pre-key", "1", "creds.json", b"secret")
 
@@ -25,6 +24,6 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.touch()
     (tmp_path / "quarantine.ndjson").symlink_to(elsewhere)
-    with pytest.raises(BadInput):
+    with pytest.raises(Unwritten):
         Folder(tmp_path).quarantine("one", [ROW])
     assert elsewhere.read_bytes() == b""

@@ -4,7 +4,7 @@ from typing import Final
 
 from aiohttp import web
 
-from service.errors import Corrupt
+from service.errors import Corrupt, WrongMasterKey
 from service.http.keys import METRICS
 from service.http.problems import problem_of
 from service.http.wire import Problem
@@ -26,7 +26,8 @@ def account_for(request: web.Request, error: Exception) -> Problem:
     problem = problem_of(error, current_request_id())
     if problem.status >= _SERVER_FAULT:
         route, method = route_of(request), request.method
-        if problem.status == _UNAVAILABLE:
+        # A key that is not configured passes only when somebody hears of it.
+        if problem.status == _UNAVAILABLE and not isinstance(error, WrongMasterKey):
             _log.warning("unavailable", route=route, method=method, status=problem.status)
         else:
             _log.exception("request failed", exc=error, route=route, method=method, status=problem.status)
