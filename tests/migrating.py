@@ -107,13 +107,20 @@ def command_env(target: str) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def shop_scene(database_url: str) -> AsyncIterator[Scene]:
-    """The shop's store beside an empty one of ours."""
+async def empty_scene(database_url: str) -> AsyncIterator[Scene]:
+    """The shop's tables without a row, beside an empty store of ours."""
     async with database_beside(database_url) as source_url, open_store(database_url) as store:
         source = await asyncpg.connect(source_url)
         try:
             await source.execute(SCHEMA)
-            await shop.fill(source)
             yield Scene(source_url, database_url, source, store)
         finally:
             await source.close()
+
+
+@asynccontextmanager
+async def shop_scene(database_url: str) -> AsyncIterator[Scene]:
+    """The shop's store beside an empty one of ours."""
+    async with empty_scene(database_url) as scene:
+        await shop.fill(scene.source)
+        yield scene

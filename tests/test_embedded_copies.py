@@ -4,8 +4,6 @@ import os
 import shutil
 import socket
 import subprocess
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import asyncpg
@@ -18,15 +16,6 @@ from service.embedded.errors import SocketTaken
 from service.embedded.folder import Folder
 
 _TOO_LONG = "x" * 100
-
-
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """A folder that every user may enter, which pytest's are not."""
-    folder = Path(tempfile.mkdtemp(prefix="authstore-test-"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
 
 
 def _copy(original: Path, copy: Path) -> None:

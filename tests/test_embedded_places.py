@@ -4,8 +4,6 @@ import os
 import pwd
 import shutil
 import stat
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import asyncpg
@@ -14,15 +12,6 @@ from embedded_service import PLAIN, Service, as_root, wait_gone
 
 from service.embedded import EmbeddedPostgres, account, attach, binaries, running
 from service.embedded.errors import NoBinaries, UnsafeFolder
-
-
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """A folder that every user may enter, which pytest's are not."""
-    folder = Path(tempfile.mkdtemp(prefix="authstore-test-"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
 
 
 async def _works(dsn: str) -> bool:

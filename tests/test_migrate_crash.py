@@ -15,17 +15,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from migrating import (
-    CALLER,
-    SCHEMA,
-    Scene,
-    database_beside,
-    open_store,
-    run_copy,
-    run_verify,
-    shop,
-    shop_scene,
-)
+from migrating import CALLER, Scene, empty_scene, run_copy, run_verify, shop, shop_scene
 
 from service.migrate.mirror import drain
 from service.migrate.plan import Options, plan_session
@@ -41,15 +31,10 @@ CUTOVER_KILLS = 12
 @pytest.fixture
 async def scene(database_url: str) -> AsyncIterator[Scene]:
     """Twelve sessions of 1,127 rows each."""
-    async with database_beside(database_url) as source_url, open_store(database_url) as store:
-        source = await asyncpg.connect(source_url)
-        try:
-            await source.execute(SCHEMA)
-            for name in NAMES:
-                await shop.fill(source, name)
-            yield Scene(source_url, database_url, source, store)
-        finally:
-            await source.close()
+    async with empty_scene(database_url) as scene:
+        for name in NAMES:
+            await shop.fill(scene.source, name)
+        yield scene
 
 
 @asynccontextmanager

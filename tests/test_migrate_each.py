@@ -9,7 +9,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from migrating import CALLER, SCHEMA, Scene, Told, authstore, database_beside, open_store, quiet, run_copy, shop
+from migrating import CALLER, Scene, Told, authstore, empty_scene, open_store, quiet, run_copy, shop
 
 from service.migrate.copy import copy
 from service.migrate.plan import Options
@@ -25,19 +25,14 @@ NAMES = ["one", "two", "three"]
 @pytest.fixture
 async def scene(database_url: str) -> AsyncIterator[Scene]:
     """Three sessions of creds and a row."""
-    async with database_beside(database_url) as source_url, open_store(database_url) as store:
-        source = await asyncpg.connect(source_url)
-        try:
-            await source.execute(SCHEMA)
-            for name in NAMES:
-                await source.execute(
-                    "INSERT INTO whatsapp_auth (company_id, creds) VALUES ($1, $2::text::jsonb)",
-                    name, shop.creds(shop.state()),
-                )  # fmt: skip
-                await _put(source, name, "lid-mapping", "15550200000")
-            yield Scene(source_url, database_url, source, store)
-        finally:
-            await source.close()
+    async with empty_scene(database_url) as scene:
+        for name in NAMES:
+            await scene.source.execute(
+                "INSERT INTO whatsapp_auth (company_id, creds) VALUES ($1, $2::text::jsonb)",
+                name, shop.creds(shop.state()),
+            )  # fmt: skip
+            await _put(scene.source, name, "lid-mapping", "15550200000")
+        yield scene
 
 
 async def _put(source: Any, session: str, ktype: str, key_id: str) -> None:

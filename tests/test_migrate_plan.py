@@ -10,7 +10,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from migrating import CALLER, SCHEMA, Scene, Told, authstore, database_beside, open_store, run_copy, run_verify, shop
+from migrating import CALLER, Scene, Told, authstore, database_beside, empty_scene, run_copy, run_verify, shop
 
 from service.migrate.plan import Blocked, Options, SessionPlan, Why, alike, plan_session, taken_names
 from service.migrate.report import begin_session, page
@@ -172,14 +172,9 @@ def test_the_page_escapes_what_it_shows() -> None:
 @pytest.fixture
 async def scene(database_url: str) -> AsyncIterator[Scene]:
     """One small session."""
-    async with database_beside(database_url) as source_url, open_store(database_url) as store:
-        source = await asyncpg.connect(source_url)
-        try:
-            await source.execute(SCHEMA)
-            await _put(source, "company_1", PAIR)
-            yield Scene(source_url, database_url, source, store)
-        finally:
-            await source.close()
+    async with empty_scene(database_url) as scene:
+        await _put(scene.source, "company_1", PAIR)
+        yield scene
 
 
 async def _put(source: Any, session: str, value: Any, ktype: str = "pre-key", key_id: str = "1") -> None:

@@ -223,7 +223,7 @@ async def _stand(store: AuthStore, caller: Caller, plan: SessionPlan, target: Ta
         return Stand.cut_over
     if not target.digests:
         return Stand.empty
-    ours = await left_so(source, store, caller, plan, (target.version, target.digest))
+    ours = await left_so(store, caller, plan, source, (target.version, target.digest))
     return Stand.ours if ours else Stand.different
 
 

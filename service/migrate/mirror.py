@@ -192,11 +192,9 @@ class Worker:
         carried = 0
         for each in sessions:
             try:
-                async with self._links.to(
-                    self._origins[_sid(each)]
-                ):  # before the turn, which holds a connection of ours
-                    pass
-                self._failures.pop(place, None)
+                # Opened before the turn, which holds a connection of ours.
+                async with self._links.to(self._origins[_sid(each)]):
+                    self._failures.pop(place, None)
             except Exception as error:
                 self._failed(place, error)
                 self._origins.pop(_sid(each), None)  # it may come from elsewhere by now

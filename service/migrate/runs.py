@@ -92,7 +92,7 @@ class Run:
             return None  # not moved: there is no key to seal under, and the counts say what matters
 
 
-async def left_so(source: str, store: AuthStore, caller: Caller, plan: SessionPlan, stands: tuple[int, bytes]) -> bool:
+async def left_so(store: AuthStore, caller: Caller, plan: SessionPlan, source: str, stands: tuple[int, bytes]) -> bool:
     """Whether a run of ours left the session as it ``stands`` (version, digest), taken from this session of that source."""
     sid = session_uuid(caller.need("admin"), plan.name)
     version, digest = stands
