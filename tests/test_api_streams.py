@@ -137,18 +137,19 @@ async def streaming_ended(api: Api) -> None:
 async def test_a_reader_that_drips_is_cut_off_and_nobody_is_blamed(own_api: Api, monkeypatch: pytest.MonkeyPatch):
     blamed: list[object] = []
     monkeypatch.setattr(failures, "report", lambda error, **_: blamed.append(error))
-    monkeypatch.setattr(handlers, "_SLOW_READER_S", 3.0)
+    monkeypatch.setattr(handlers, "_SLOW_READER_S", 7.0)
     monkeypatch.setattr(handlers, "_LEAST_RATE", 100 << 20)
     session = await filled(own_api)
     listening = own_api.client.server
     assert listening.port is not None
     with socket.socket() as narrow:
-        narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        # Each slice in its time, and all of them together far too slowly.
+        narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, READ_AT_ONCE)
         narrow.setblocking(False)
         loop = asyncio.get_running_loop()
         await loop.sock_connect(narrow, (listening.host, listening.port))
-        head = f"GET {at(session, 'state')} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {own_api.token}\r\n\r\n"
-        await loop.sock_sendall(narrow, head.encode())
+        head = f"GET {at(session, 'state')} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {own_api.token}\r\n"
+        await loop.sock_sendall(narrow, f"{head}Connection: close\r\n\r\n".encode())
         taken, last = 0, b""
         with contextlib.suppress(ConnectionResetError):
             while piece := await loop.sock_recv(narrow, READ_AT_ONCE):

@@ -1,7 +1,9 @@
 """Master keys on the command line: rotations under writers, kills and missed by a sleeping service."""
 
 import base64
+import fcntl
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -20,6 +22,8 @@ from service_process import ServiceProcess
 
 from service.embedded import running
 from service.vault import MasterKeys
+
+LOCKS = Path("/proc/locks")
 
 
 @pytest.fixture
@@ -166,6 +170,25 @@ def test_rotations_at_once_keep_every_key(own):
     own.start()
     assert_all_there(own, made)
     assert not list(own.data_dir.glob(".master.key*")), "nothing unfinished is left"
+
+
+def test_a_rotation_waits_for_another_at_the_same_file(own):
+    own.start()
+    key_file = own.data_dir / "master.key"
+    before = key_file.read_text()
+    held = os.open(own.data_dir, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        rotation = Cli(own.data_dir).start("key", "rotate")
+        while rotation.poll() is None and not re.search(rf"-> FLOCK .*:{os.fstat(held).st_ino} ", LOCKS.read_text()):
+            time.sleep(0.05)
+        assert rotation.poll() is None
+        assert key_file.read_text() == before
+    finally:
+        os.close(held)
+    assert rotation.wait(60) == 0
+    assert key_file.read_text().endswith(before)
+    assert key_file.read_text() != before
 
 
 @as_root

@@ -107,6 +107,12 @@ def test_lines_bring_back_what_baileys_could_not_read(service: ServiceProcess, c
     )
 
 
+def test_of_a_session_that_is_not_there_nothing_is_written(cli: Cli) -> None:
+    done = cli("export", "real-6", "nobody")
+    assert (done.code, done.out) == (1, "")
+    assert "no such session" in done.err
+
+
 def test_a_folder_of_baileys_is_taken_in(service: ServiceProcess, cli: Cli, tmp_path: Path) -> None:
     state = states.load("7.0.0-rc14")
     asyncio.run(put_folder("7", tmp_path / "from-files", state))
