@@ -54,8 +54,11 @@ export class Connections {
   #sweeping: NodeJS.Timeout | undefined
   #closed = false
 
+  readonly #longestIdleMs: number
+
   /** @param url `http://…`, `https://…`, or `unix:/path/of/the.socket`. @throws TypeError for another one. */
-  constructor(url: URL, tls: TlsOptions = {}) {
+  constructor(url: URL, tls: TlsOptions = {}, longestIdleMs = LONGEST_IDLE_MS) {
+    this.#longestIdleMs = longestIdleMs
     this.#host = url.host || 'localhost'
     this.#prefix = url.protocol === 'unix:' ? '' : url.pathname.replace(/\/$/, '')
     this.#open = opener(url, tls)
@@ -160,9 +163,9 @@ export class Connections {
   #sweep(): void {
     this.#sweeping ??= setTimeout(() => {
       this.#sweeping = undefined
-      this.#dropSilent(performance.now() - LONGEST_IDLE_MS)
+      this.#dropSilent(performance.now() - this.#longestIdleMs)
       if (this.#idle.length > 0) this.#sweep()
-    }, LONGEST_IDLE_MS).unref()
+    }, this.#longestIdleMs).unref()
   }
 
   #rest(connection: Connection): void {

@@ -179,6 +179,23 @@ test('when a kept connection stays silent, the others of its age are given up wi
   })
 })
 
+test('a connection that is idle for long is ended', { timeout: 30_000 }, async () => {
+  let ended
+  const end = new Promise((resolve) => (ended = resolve))
+  const server = createServer((socket) => {
+    socket.on('error', () => {})
+    socket.on('close', ended)
+    socket.on('data', () => socket.write('HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n'))
+  })
+  await during(server, [0, '127.0.0.1'], async ({ port }) => {
+    const connections = new Connections(new URL(`http://127.0.0.1:${port}`), {}, 50)
+    await connections.exchange(get, 5000)
+    await end
+    assert.equal((await connections.exchange(get, 5000)).status, 200)
+    connections.close()
+  })
+})
+
 async function echo(request, response) {
   const chunks = []
   for await (const chunk of request) chunks.push(chunk)
