@@ -112,15 +112,19 @@ GOALS: Final = (
 )
 
 
+def measured(goal: Goal, stores: Mapping[str, Mapping[str, float]], name: str) -> float:
+    """What a store's figure is to the rival's, as the goal counts; ``stores``: store -> a figure of its workload as JSON."""
+    mine, theirs = stores[name], stores[goal.rival]
+    by_round = goal.rival == DIRECT and goal.measure != "p99_ms"
+    return mine["ratio"] if by_round else mine[goal.measure] / theirs[goal.measure]
+
+
 def judge(stores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[dict[str, Any]]:
     """Each goal with what came out; ``stores``: store -> workload -> a figure as JSON."""
     verdicts = []
     for goal in GOALS:
-        mine = stores.get(OURS, {}).get(goal.workload)
-        theirs = stores.get(goal.rival, {}).get(goal.workload)
-        if mine is None or theirs is None:
-            continue
-        by_round = goal.rival == DIRECT and goal.measure != "p99_ms"
-        value = mine["ratio"] if by_round else mine[goal.measure] / theirs[goal.measure]
-        verdicts.append({**asdict(goal), "value": round(value, 4), "reached": goal.reached(value)})
+        of = {name: found[goal.workload] for name, found in stores.items() if goal.workload in found}
+        if {OURS, goal.rival} <= of.keys():
+            value = measured(goal, of, OURS)
+            verdicts.append({**asdict(goal), "value": round(value, 4), "reached": goal.reached(value)})
     return verdicts

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from bench import budgets, machine, readme
+from bench import budgets, hollow, machine, readme
 from bench.figures import GOALS, WORKLOADS
 from bench.inside import Inside, Texts, body_of, runner
 from bench.servers.nothing import Nothing
@@ -45,19 +45,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def main(folder: Path, options: argparse.Namespace) -> int:
-    """Measures parts and budgets, and writes results and the README's section."""
+    """Measures parts, a hollow service and budgets, and writes results and the README's section."""
 
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    rooms = [folder / "parts", folder / "budgets"]
-    for room in rooms:
+    results = {"machine": machine.describe(folder)}
+    for name, measures in (("parts", measure), ("hollow", hollow.measure), ("budgets", budgets.measure)):
+        room = folder / name
         room.mkdir(mode=0o711)
-    results = {
-        "machine": machine.describe(folder),
-        "parts": measure(rooms[0], say, rounds=options.rounds, tiny=options.tiny),
-        "budgets": budgets.measure(rooms[1], say, rounds=options.rounds, tiny=options.tiny),
-    }
+        results[name] = measures(room, say, rounds=options.rounds, tiny=options.tiny)
     out: Path = options.results
     out.mkdir(exist_ok=True, parents=True)
     (out / "floors.json").write_text(json.dumps(results, indent=1) + "\n")
@@ -120,7 +117,8 @@ def _with_edge(of: Mapping[str, float]) -> dict[str, float]:
 def markdown(results: Mapping[str, Any]) -> str:
     """The README's section."""
     said = f"Measured {results['machine']['date']} by `make bench-floors`, in ms: medians of interleaved rounds."
-    return "\n\n".join([said, _table(results["parts"]), budgets.markdown(results["budgets"])])
+    tables = [_table(results["parts"]), hollow.markdown(results["hollow"]), budgets.markdown(results["budgets"])]
+    return "\n\n".join([said, *tables])
 
 
 def _table(results: Mapping[str, Mapping[str, float]]) -> str:

@@ -3,7 +3,7 @@
 import struct
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 from uuid import UUID
 
 from msgspec import Struct
@@ -183,6 +183,15 @@ class Lease:
     def bars(self, holder: str) -> bool:
         """Whether it keeps this one from taking the session without a takeover."""
         return self.live and self.holder != holder
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """A lease taken or renewed. ``event``: how, as far as can be told without a lock."""
+
+    epoch: int
+    expires_at: datetime
+    event: Literal["granted", "renewed", "taken_over"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Leases, lists, and the way out of the store and back: take, renew, take over, delete, restore, purge."""
 
 import asyncio
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -139,6 +140,29 @@ async def test_a_delete_beside_the_making(api: Api, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(sql, "find", made_just_before)
     assert (await api.ask("DELETE", at(session))).slug == "no-session"
     assert (await api.summary(session))["version"] == 1
+
+
+async def test_what_happens_to_leases_is_counted(api: Api):
+    async def counted() -> dict[str, float]:
+        text = (await api.ask("GET", "/metrics")).text.decode()
+        found = re.findall(r'^authstore_lease_events_total\{event="(\w+)"\} (\S+)$', text, re.M)
+        return {event: float(count) for event, count in found}
+
+    session, before = fresh("counted"), await counted()
+    first = await api.lease(session, "one")  # granted: made
+    await api.lease(session, "one")
+    await api.good("POST", at(session, "lease"), {"holder": "one", "ttl_s": 5}, headers=with_epoch(first))
+    for _ in range(3):
+        assert (await api.ask("POST", at(session, "lease"), {"holder": "two", "ttl_s": 5})).slug == "leased"
+    await api.lease(session, "two", takeover=True)
+    stale = await api.ask("POST", at(session, "lease"), {"holder": "one", "ttl_s": 5}, headers=with_epoch(first))
+    assert stale.slug == "fenced"
+    await expire(api, session)
+    third = await api.lease(session, "three")  # granted: nobody's
+    await api.ask("DELETE", at(session, "lease"), headers=with_epoch(third))
+    await api.lease(session, "three")  # granted
+    grown = {event: count - before.get(event, 0) for event, count in (await counted()).items()}
+    assert grown == {"granted": 3, "renewed": 2, "refused": 4, "taken_over": 1, "released": 1}
 
 
 async def test_release(api: Api):

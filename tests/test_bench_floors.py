@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from bench import __main__ as command
 from bench import floors
 from bench.budgets import ARMS
 from bench.inside import Inside, body_of, runner
+from bench.servers.hollow import Hollow
 from bench.servers.nothing import Nothing
 from bench.servers.postgres import Postgres
 from bench.sql import Sql
@@ -39,9 +41,11 @@ def test_it_runs_from_end_to_end(tmp_path: Path) -> None:
     for workload, found in results["parts"].items():
         assert set(found) == {"direct", "ours", "codec", "hop", "edge", "service", "database", "later"}
         assert min(value for part, value in found.items() if part != "edge") > 0, workload
+    assert set(results["hollow"]["stores"]) == {"direct", "direct-again", "postgres-baileys", "hollow", "ours"}
     assert set(results["budgets"]["arms"]) == set(ARMS)
     table = (tmp_path / "floors.md").read_text()
     assert all(f"| {workload} " in table for workload in MEASURED)
+    assert "| p99, of direct | ≤ 0.3 | " in table
 
 
 def test_bodies_there_and_back_are_as_long_as_those_of_the_workload(folder: Path, parts: Worker) -> None:
@@ -86,6 +90,26 @@ def test_what_runs_inside_is_what_the_service_stores(folder: Path, parts: Worker
     assert fresh == {"logins": 2, "whole": 2 + 2}, "two first logins, two loaded whole, two to restart from"
     for workload, each in spent.items():
         assert all(one.service > 0 and one.database > 0 for one in each), workload
+
+
+def test_a_hollow_service_answers_when_it_is_on_disk(folder: Path) -> None:
+    """Else it would tell of goals within reach that are not. Each commit waits for the one before: none shares a fsync."""
+    room = folder / "hollow"
+    room.mkdir(mode=0o755)
+    fsyncs = "SELECT sum(fsyncs)::bigint AS n FROM pg_stat_io WHERE object = 'wal' AND context = 'normal'"
+    with Postgres(room) as postgres, Worker(folder / "hollow.log") as worker:
+        url = postgres.database("hollow")
+        with Hollow(url) as hollow:
+            worker.ask("make", store="it", kind="client", settings={"url": hollow.url, "token": "of-nobody"})
+            worker.ask("fill", store="it", keys=20)
+            worker.ask("prepare", store="it", workload="w2", n=60)
+            before = postgres.sql.row(fsyncs)["n"]
+            assert len(worker.ask("run")["took"]) == 60
+        # What a backend counted is only certain to be told when it has ended.
+        deadline = time.monotonic() + 15
+        while (after := postgres.sql.row(fsyncs)["n"]) < before + 60 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert after >= before + 60
 
 
 def _read(texts: dict[str, str]) -> dict[str, object]:

@@ -9,12 +9,8 @@ its arguments, which every process may read.
 import asyncio
 import os
 import re
-import socket
-import subprocess
 import sys
-import time
-from types import TracebackType
-from typing import Final, Self, cast
+from typing import Final, cast
 
 import asyncpg
 import uvloop
@@ -22,45 +18,21 @@ from aiohttp import web
 from typing_extensions import override
 
 from bench.servers import free_port
+from bench.servers.process import Process
 
 NOTHING: Final = "SELECT 1"
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: (\d+)\r\n")
 _SIZE: Final = re.compile(rb"POST /(\d+) ")
-_START_S: Final = 20.0
 _FOREVER_S: Final = 86_400.0
 
 
-class Nothing:
-    """A process of its own, as a service is: bare, or with a database's URL through the framework."""
+class Nothing(Process):
+    """Bare, or with a database's URL through the framework."""
 
     def __init__(self, database_url: str | None = None) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
-        self.port = free_port()
-        self._kind = "bare" if database_url is None else "framework"
-        self._environ = os.environ | ({} if database_url is None else {"DATABASE_URL": database_url})
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def __enter__(self) -> Self:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", __spec__.name, self._kind, str(self.port)], env=self._environ
-        )
-        deadline = time.monotonic() + _START_S
-        while time.monotonic() < deadline:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-            except OSError:
-                time.sleep(0.05)
-            else:
-                return self
-        raise RuntimeError("the server that does nothing did not start")
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait()
+        kind, environ = ("bare", {}) if database_url is None else ("framework", {"DATABASE_URL": database_url})
+        port = free_port()
+        super().__init__([__spec__.name, kind, str(port)], port, environ)
 
 
 class _Answers(asyncio.Protocol):

@@ -7,7 +7,7 @@ from typing import Concatenate, Final, ParamSpec, TypeVar
 from aiohttp import web
 
 from service import integrity
-from service.errors import BadInput
+from service.errors import BadInput, Fenced, LeaseHeld
 from service.http import wire
 from service.http.body import read_body
 from service.http.failures import account_for
@@ -121,7 +121,13 @@ async def take_lease(request: web.Request) -> web.Response:
     caller.need("write")
     name, body = _session(request), wire.parse_lease(await read_body(request))
     epoch = wire.lease_epoch(request.headers)
-    granted = await store.lease(caller, name, body.holder, body.ttl_s, takeover=body.takeover, epoch=epoch)
+    count = request.app[METRICS].lease
+    try:
+        granted = await store.lease(caller, name, body.holder, body.ttl_s, takeover=body.takeover, epoch=epoch)
+    except (Fenced, LeaseHeld):
+        count("refused")
+        raise
+    count(granted.event)
     return _json(wire.LeaseAnswer(granted.epoch, granted.expires_at))
 
 
@@ -131,6 +137,7 @@ async def release_lease(request: web.Request) -> web.Response:
     if epoch is None:
         raise BadBody("Lease-Epoch is needed to release a lease")
     await store.release(caller, _session(request), epoch)
+    request.app[METRICS].lease("released")
     return web.Response(status=204)
 
 

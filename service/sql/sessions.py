@@ -8,7 +8,7 @@ from uuid import UUID
 
 import asyncpg
 
-from service.records import Head, Identity, Lease, SessionRow, Vacant
+from service.records import Granted, Head, Identity, Lease, SessionRow, Vacant
 from service.sql.pool import Connection
 
 # Of the columns' base types: a row within a row has no other that the driver reads.
@@ -61,7 +61,7 @@ FROM unnest($1::uuid[]) AS w(sid) JOIN session_keys k ON k.sid = w.sid
 WHERE k.ktype <> '' GROUP BY k.sid, k.ktype
 """
 
-# One row comes back: taken or renewed, or refused with who holds it.
+# How it came about is of the row as it was before this statement: for the metrics, which may err when two ask at once.
 LEASE_SQL: Final = """
 WITH upd AS (
     UPDATE sessions s SET
@@ -72,7 +72,11 @@ WITH upd AS (
       AND ($4 OR s.lease_holder IS NULL OR s.lease_holder = $2 OR s.lease_expires <= now())
     RETURNING s.epoch, s.lease_expires
 )
-SELECT epoch, lease_expires FROM upd
+SELECT upd.epoch, upd.lease_expires,
+       CASE WHEN upd.epoch = was.epoch THEN 'renewed'
+            WHEN was.lease_holder <> $2 AND was.lease_expires > now() THEN 'taken_over'
+            ELSE 'granted' END AS event
+FROM upd, sessions was WHERE was.sid = $1
 """
 
 RELEASE_SQL: Final = """
@@ -189,10 +193,10 @@ async def count_keys(connection: Connection, sids: Sequence[UUID]) -> dict[UUID,
 
 async def take_lease(
     connection: Connection, sid: UUID, holder: str, ttl_s: float, *, takeover: bool, epoch: int | None
-) -> tuple[int, datetime] | None:
-    """``(epoch, expiry)``, or None when another's lease lives, ``epoch`` is not the lease's, or there is no session."""
+) -> Granted | None:
+    """None when another's lease lives, ``epoch`` is not the lease's, or there is no session."""
     record = await connection.fetchrow(LEASE_SQL, sid, holder, ttl_s, takeover, epoch)
-    return None if record is None else (record["epoch"], record["lease_expires"])
+    return None if record is None else Granted(record["epoch"], record["lease_expires"], record["event"])
 
 
 async def release_lease(connection: Connection, sid: UUID, epoch: int) -> bool:

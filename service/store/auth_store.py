@@ -10,7 +10,7 @@ from typing import Any, Final
 from protocol.types import session_uuid
 from service.errors import ServiceError, Unavailable, WrongSchema
 from service.observe import Metrics
-from service.records import Applied, Change, NotApplied
+from service.records import Applied, Change, Granted, NotApplied
 from service.sql import health, schema
 from service.sql.commit import commit_all
 from service.sql.health import Backend
@@ -26,7 +26,7 @@ from service.store.heads import Heads
 from service.store.mirrors import Mirrors
 from service.store.reads import Asked, Page, Reads, State
 from service.store.request import CommitRequest
-from service.store.sessions import Gone, Granted, Removed, Sessions, Summary
+from service.store.sessions import Gone, Removed, Sessions, Summary
 from service.store.settling import Settler
 from service.store.tokens import Tokens
 from service.vault import MasterKeys

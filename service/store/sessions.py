@@ -9,7 +9,7 @@ from uuid import UUID
 
 from protocol.types import session_uuid
 from service.errors import Corrupt, Deleted, Fenced, LeaseHeld, NoSession, Unavailable
-from service.records import Identity, Lease, SessionRow, Vacant
+from service.records import Granted, Identity, Lease, SessionRow, Vacant
 from service.sql import sessions as sql
 from service.sql import whole
 from service.sql.journal import read_journal
@@ -37,12 +37,6 @@ class Summary:
     keys: Counts
     created_at: datetime
     updated_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Granted:
-    epoch: int
-    expires_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +98,7 @@ class Sessions:
             for _ in range(3):
                 granted = await sql.take_lease(connection, sid, holder, ttl_s, takeover=takeover, epoch=epoch)
                 if granted is not None:
-                    return Granted(*granted)
+                    return granted
                 found = await sql.find(connection, sid)
                 if isinstance(found, SessionRow) and found.head.deleted:
                     raise Deleted
@@ -224,7 +218,7 @@ class Sessions:
         )
         if made is None:
             await renew(connection, self._heads.masters)
-        return None if made is None else Granted(made["epoch"], made["lease_expires"])
+        return None if made is None else Granted(made["epoch"], made["lease_expires"], "granted")
 
 
 def _living(found: SessionRow | Vacant) -> SessionRow:
