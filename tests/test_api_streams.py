@@ -10,6 +10,7 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+from aiohttp import ClientError
 from api import Api, at, fresh, serve
 
 from service.http import failures, handlers, server
@@ -72,6 +73,22 @@ async def test_a_stream_that_loses_its_database_is_cut_off_and_followed_by_nothi
     assert b"HTTP/1.1" not in rest, "another answer inside this one"
     assert not rest.endswith(b"0\r\n\r\n"), "an end that looks like one"
     assert (await own_api.ask("GET", at(session))).status == 200, "the service goes on"
+
+
+async def test_whoever_asks_again_after_a_stream_cut_off_for_damage_is_told(own_api: Api):
+    """A client takes a cut for an outage and tries again until its deadline: it is to hear what it is."""
+    session = await filled(own_api)
+    last = "(SELECT kh FROM session_keys ORDER BY kh DESC LIMIT 1)"
+    await own_api.sql(f"UPDATE session_keys SET d_hi = d_hi # 1 WHERE kh = {last}")
+    with pytest.raises((OSError, ClientError)):
+        await own_api.ask("GET", at(session, "state"))
+    for _ in range(2):
+        answer = await own_api.ask("GET", at(session, "state"))
+        assert (answer.status, answer.slug) == (500, "corrupt")
+    await own_api.sql(f"UPDATE session_keys SET d_hi = d_hi # 1 WHERE kh = {last}")
+    for _ in range(2):
+        answer = await own_api.ask("GET", at(session, "state"))
+        assert len(json.loads(answer.text)["keys"]["session"]) == ROWS
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /health/live HTTP/1.1\r\nHost: x\r\n"])

@@ -9,10 +9,11 @@ version, the journal's newest end is what the session is.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
+from uuid import UUID
 
 from protocol.types import session_uuid
 from service.errors import WHOLE_SET, BadInput, Corrupt, Deleted, NoCreds, NoSession, Unavailable
@@ -59,6 +60,7 @@ class Reads:
         self._database = database
         self._heads = heads
         self._lanes = lanes
+        self._broken: set[UUID] = set()
         # A reader may be slow, and keeps its connection that long: some are always left for others.
         self._streams = Shares(max(1, database.pool_max // 2), spare=int(database.pool_max > _LEAST_FOR_SPARE))
 
@@ -100,7 +102,13 @@ class Reads:
             proof.finish()
             yield State(found.row, _once(opened + proof.merged.rest()), proven=True)
             return
+        if sid in self._broken:
+            await self._read_through(tenant, sid)
+        async with self._in_pieces(tenant, sid) as state:
+            yield state
 
+    @asynccontextmanager
+    async def _in_pieces(self, tenant: str, sid: UUID) -> AsyncGenerator[State, None]:
         async def begin(connection: Connection) -> tuple[_Step | None, AsyncGenerator[_Step, None]]:
             steps = sql.stream_state(connection, sid)
             return await anext(steps, None), steps
@@ -112,12 +120,23 @@ class Reads:
             assert isinstance(first, WholeSession)  # noqa: S101 - what stream_state promises
             yield State(first.row, self._stream(self._proof(tenant, first), steps), proven=False)
 
+    async def _read_through(self, tenant: str, sid: UUID) -> None:
+        """Its last reader was cut off, which tells nobody why: who asks again hears of the damage before anything is sent."""
+        async with self._in_pieces(tenant, sid) as state:
+            async for _ in state.chunks:
+                pass
+        self._broken.discard(sid)
+
     async def _stream(self, proof: "_Proof", steps: AsyncIterator[_Step]) -> AsyncIterator[list[Opened]]:
-        with understood():  # it is read outside of what lent the connection
-            async for chunk in steps:
-                assert isinstance(chunk, list)  # noqa: S101 - what stream_state promises
-                yield proof.open(chunk)
-        proof.finish()
+        try:
+            with understood():  # it is read outside of what lent the connection
+                async for chunk in steps:
+                    assert isinstance(chunk, list)  # noqa: S101 - what stream_state promises
+                    yield proof.open(chunk)
+            proof.finish()
+        except Corrupt:
+            self._broken.add(proof.sid)
+            raise
         yield proof.merged.rest()
 
     def _proof(self, tenant: str, found: WholeSession) -> "_Proof":
@@ -176,6 +195,7 @@ class _Proof:
     """Opens what one snapshot holds and proves that it is all of it and nothing else."""
 
     def __init__(self, head: Head, vault: SessionVault, pending: Pending) -> None:
+        self.sid = head.sid
         self._head = head
         self._vault = vault
         self._sum = vault.mask(head.bound()) + pending.share
