@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final, Protocol
 
@@ -97,7 +97,7 @@ def read_all(counters: Sequence[Reader]) -> dict[str, int]:
     return dict(readings)
 
 
-def per_operation(before: dict[str, int], after: dict[str, int], operations: int) -> dict[str, float]:
+def per_operation(before: Mapping[str, int], after: Mapping[str, int], operations: int) -> dict[str, float]:
     """What each operation took of everything counted."""
     return {name: round((after[name] - before[name]) / operations, 2) for name in after}
 

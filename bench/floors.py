@@ -18,6 +18,7 @@ import secrets
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -76,6 +77,7 @@ def measure(folder: Path, say: Say, *, rounds: int = 5, tiny: bool = False) -> d
         Worker(folder / "worker.log") as worker,
         Worker(folder / "parts.log", _PARTS) as parts,
         runner() as loop,
+        ExitStack() as stack,
     ):
         if not tiny:
             start.season(say)
@@ -83,6 +85,7 @@ def measure(folder: Path, say: Say, *, rounds: int = 5, tiny: bool = False) -> d
             _fill(worker, contestant)
         texts = parts.ask("values")
         inside = Inside(_database(start.contestants, "alone"), texts, secrets.token_bytes(32))
+        stack.callback(lambda: loop.run(inside.close()))
         loop.run(inside.open())
         timed: Timed = {workload: {} for workload in counts}
         for number in range(1 + (1 if tiny else rounds)):
@@ -100,7 +103,6 @@ def measure(folder: Path, say: Say, *, rounds: int = 5, tiny: bool = False) -> d
                 found |= {part: [getattr(each, part) for each in spent] for part in ("service", "database", "later")}
                 for part, took in found.items():
                     timed[workload].setdefault(part, []).extend(took if number else [])
-        loop.run(inside.close())
     return {
         workload: _with_edge({part: statistics.median(took) for part, took in of.items()})
         for workload, of in timed.items()

@@ -14,6 +14,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 from unittest.mock import patch
 
 import uvloop
+from multidict import CIMultiDict
 
 from bench.servers.nothing import NOTHING
 from service.http.wire import parse_commit, parse_steering
@@ -27,6 +28,7 @@ T = TypeVar("T")
 _ME: Final = Caller("default", "write")
 _MAIN: Final = "main"
 _GROUP: Final = 256
+_NO_HEADERS: Final[CIMultiDict[str]] = CIMultiDict()
 # What talks to the database, as the store calls it.
 _AT_THE_DATABASE: Final = (
     "service.store.auth_store.commit_all",
@@ -148,7 +150,7 @@ class Inside:
                 pass
 
     async def _commit(self, name: str, body: bytes) -> None:
-        await self._store.commit(_ME, name, parse_commit(body, parse_steering({})))
+        await self._store.commit(_ME, name, parse_commit(body, parse_steering(_NO_HEADERS)))
 
     async def _fresh(self, n: int) -> Sequence[str]:
         """Sessions with creds and no keys."""
