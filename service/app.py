@@ -1,10 +1,9 @@
-"""The composition root: a store as the settings want it, and the web application around it."""
+"""The web application around a store, and the store's life within it."""
 
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, suppress
-from datetime import timedelta
 from importlib.metadata import version
 from typing import Final
 
@@ -23,26 +22,12 @@ from service.observe import (
     report,
 )
 from service.store import AuthStore
-from service.store.auth_store import StoreOptions
-from service.vault import MasterKeys
 
 _log = get_logger("authstore.app")
 
 _REOPEN_S: Final = 1.0
 _REFRESH_S: Final = 1.0
 _PURGE_EVERY: Final = 60  # refreshes
-
-
-def make_store(settings: Settings, url: str, masters: MasterKeys, token: str | None) -> AuthStore:
-    """A store as the settings want it; not yet open."""
-    options = StoreOptions(
-        pool_max=settings.pool_max,
-        pooled=settings.pooler == "transaction",
-        patience_s=min(10.0, settings.request_timeout_s),
-        statement_s=settings.request_timeout_s,
-        delete_window=timedelta(days=settings.delete_window_days),
-    )
-    return AuthStore(url, masters, token, options)
 
 
 def make_app(store: AuthStore, settings: Settings, *, stopping: Callable[[], bool] = lambda: False) -> web.Application:

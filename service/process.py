@@ -24,7 +24,7 @@ import uvloop
 from aiohttp import web
 
 from service import first_secrets, listening, workers
-from service.app import end, make_app, make_store
+from service.app import end, make_app
 from service.config import Settings
 from service.embedded import EmbeddedPostgres, ServerEvent, ServerSettings
 from service.errors import NotLetIn, StartError, Unavailable
@@ -40,7 +40,7 @@ from service.observe import (
     setup_logging,
     setup_sentry,
 )
-from service.store import keyring
+from service.store import keyring, make_store
 from service.vault import MasterKeys
 
 _log = get_logger("authstore.process")

@@ -19,11 +19,11 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from protocol.types import session_uuid
-from service.app import make_app, make_store
+from service.app import make_app
 from service.config import Settings
 from service.http.problems import TYPE_PREFIX
 from service.http.server import Runner
-from service.store import AuthStore
+from service.store import AuthStore, make_store
 from service.vault import MasterKeys
 
 TENANT = "default"

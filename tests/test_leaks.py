@@ -17,7 +17,6 @@ from leak_scene_marks import Marked
 from needles import Needles
 from rich.pretty import pretty_repr
 
-from service.app import make_store
 from service.config import load_settings
 from service.embedded import running
 from service.http import wire
@@ -26,6 +25,7 @@ from service.process import Parts
 from service.records import Head, Identity, JournalEntry, Opened, SessionRow, Settling, StoredRow, Vacant
 from service.sql.keys import WholeSession
 from service.sql.sessions import Wrapped
+from service.store import make_store
 from service.store.changes import first_change
 from service.store.entries import Entry
 from service.store.heads import Stand

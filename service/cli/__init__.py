@@ -2,11 +2,14 @@
 
 | file | verbs |
 |---|---|
-| `main.py` | the tree of commands, common options, exit codes |
+| `main.py` | common options, exit codes |
+| `tree.py` | the commands by name, each imported when it is asked for |
 | `surroundings.py` | settings, and a store on the running or a started database |
-| `serving.py` | serve, health, doctor |
+| `serving.py` | serve |
+| `health.py`, `doctor.py` | health, doctor |
 | `check.py` | check |
-| `export.py` | export --diagnose |
+| `export.py` | export, import |
+| `bench.py`, `bench_state.py` | bench |
 | `tokens.py` | token create, list, revoke |
 | `keys.py` | key rotate, status |
 | `sessions.py` | sessions list, show, delete, restore |

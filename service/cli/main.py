@@ -1,4 +1,4 @@
-"""The tree of commands. Exit codes: 0 good, 1 failed, 2 usage, 3 done but with findings."""
+"""The command line's beginning and end. Exit codes: 0 good, 1 failed, 2 usage, 3 done but with findings."""
 
 import sys
 from importlib.metadata import version
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from protocol.errors import ProtocolError
-from service.cli import bench, check, export, keys, migrate, schema, serving, sessions, tokens
+from service.cli.tree import Group
 from service.config import ConfigError
 from service.embedded import EmbeddedError
 from service.errors import ServiceError
@@ -19,22 +19,11 @@ USAGE = 2
 # Rich tracebacks print locals, which hold keys.
 app = typer.Typer(
     name="authstore",
+    cls=Group,
     help="Keeps the auth state of WhatsApp sessions run with Baileys.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-app.command("serve")(serving.serve)
-app.command("health")(serving.health)
-app.command("doctor")(serving.doctor)
-app.command("check")(check.check)
-app.command("bench")(bench.bench)
-app.command("export")(export.export)
-app.command("import")(export.import_)
-app.add_typer(tokens.app, name="token")
-app.add_typer(keys.app, name="key")
-app.add_typer(sessions.app, name="sessions")
-app.add_typer(schema.app, name="schema")
-app.add_typer(migrate.app, name="migrate")
 
 
 def _show_version(wanted: bool) -> None:

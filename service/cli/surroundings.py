@@ -8,10 +8,9 @@ from typing import TypeVar
 import typer
 
 from service import first_secrets
-from service.app import make_store
 from service.config import ConfigError, Settings, load_settings
 from service.embedded import running
-from service.store import AuthStore
+from service.store import AuthStore, make_store
 
 T = TypeVar("T")
 

@@ -6,6 +6,7 @@ method is one transaction, except that a session met for the first time is looke
 | file | purpose |
 |---|---|
 | `auth_store.py` | `AuthStore`: the caller's check, then the right room |
+| `configured.py` | a store as the settings want it |
 | `caller.py` | who asks: tenant and scope |
 | `heads.py` | what is remembered of a session between commits, and who is next to commit |
 | `request.py` | a commit as it was asked for, and what is made of it once |
@@ -28,5 +29,6 @@ second look, never a wrong write. Refusals are only spoken after a fresh look.
 
 from service.store.auth_store import AuthStore
 from service.store.caller import Caller
+from service.store.configured import make_store
 
-__all__ = ["AuthStore", "Caller"]
+__all__ = ["AuthStore", "Caller", "make_store"]
