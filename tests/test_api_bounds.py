@@ -1,7 +1,10 @@
 """What one request may ask for, and what is done aside for it: nobody's request keeps the others waiting."""
 
+import base64
 import gzip
 import json
+import os
+import struct
 import threading
 import tracemalloc
 import zlib
@@ -130,7 +133,7 @@ async def test_a_large_session_is_committed_and_replaced_in_one_request(api: Api
 async def test_what_a_packed_body_becomes_decides_where_it_is_unpacked(
     api: Api, monkeypatch: pytest.MonkeyPatch, length: int
 ):
-    unpacked: list[int] = []
+    unpacked: list[tuple[int, int]] = []
     make = zlib.decompressobj
 
     class Watched:
@@ -140,7 +143,7 @@ async def test_what_a_packed_body_becomes_decides_where_it_is_unpacked(
         def decompress(self, data: bytes, most: int) -> bytes:
             out = self._real.decompress(data, most)
             if threading.current_thread() is threading.main_thread():
-                unpacked.append(len(out))
+                unpacked.append((len(data), len(out)))
             return out
 
         def __getattr__(self, name: str) -> Any:
@@ -153,5 +156,34 @@ async def test_what_a_packed_body_becomes_decides_where_it_is_unpacked(
         await api.commit(session, raw=raw, headers={"Content-Encoding": "gzip"})
     assert unpacked
     assert len(raw) < 1 << 16
-    assert max(unpacked) <= 1 << 16
+    assert max(len_in for len_in, _ in unpacked) <= 1 << 16
+    assert max(len_out for _, len_out in unpacked) <= 1 << 16
     assert (await api.ask("POST", at(session, "keys/get"), {"t": ["a"]})).text == b'{"t":{"a":' + value + b"}}"
+
+
+def packed(content: bytes, *, empty_blocks: int) -> bytes:
+    """A gzip file with so many blocks in it that hold nothing."""
+    hollow = b"\x00\x00\x00\xff\xff" * empty_blocks
+    last = b"\x01" + struct.pack("<HH", len(content), 0xFFFF ^ len(content)) + content
+    return gzip.compress(b"")[:10] + hollow + last + struct.pack("<II", zlib.crc32(content), len(content))
+
+
+async def test_a_packed_body_that_is_longer_than_what_it_holds_is_400(api: Api, kept: str):
+    """Its blocks cost time and become nothing: a body of 60 MiB would be unpacked for seconds."""
+    content, headers = b'{"keys":{"t":{"a":7}}}', {"Content-Encoding": "gzip"}
+    async with api.unchanged():
+        answer = await api.ask("POST", at(kept, "commit"), raw=packed(content, empty_blocks=100_000), headers=headers)
+        assert (answer.status, answer.slug) == (400, "bad-body")
+    await api.commit(kept, raw=packed(content, empty_blocks=10), headers=headers)
+    assert await api.get(kept, {"t": ["a"]}) == {"t": {"a": 7}}
+
+
+@pytest.mark.parametrize("after", [b"", b"x", gzip.compress(b"{}")])
+async def test_a_packed_body_as_long_as_what_it_holds_is_read_to_its_end(api: Api, kept: str, after: bytes):
+    text = base64.b64encode(os.urandom(300_000)).decode()
+    raw = gzip.compress(json.dumps({"keys": {"t": {"a": text}}}).encode()) + after
+    answer = await api.ask("POST", at(kept, "commit"), raw=raw, headers={"Content-Encoding": "gzip"})
+    if after:
+        assert (answer.status, answer.slug) == (400, "bad-body")
+    else:
+        assert await api.get(kept, {"t": ["a"]}) == {"t": {"a": text}}

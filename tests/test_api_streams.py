@@ -11,8 +11,9 @@ from uuid import UUID
 import asyncpg
 import pytest
 from aiohttp import ClientError
-from api import Api, at, fresh, serve
+from api import Api, at, fresh, serve, sid_of
 
+from service.errors import Unavailable
 from service.http import failures, handlers, server
 from service.sql import keys
 from service.store import Caller, reads
@@ -27,6 +28,10 @@ async def filled(api: Api) -> str:
     session = fresh()
     await api.commit(session, {"keys": {"session": {str(n): VALUE for n in range(ROWS)}}})
     return session
+
+
+async def caller_of(api: Api) -> Caller:
+    return await api.store.tokens.find(str(api.token))
 
 
 async def connected(api: Api) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -89,6 +94,41 @@ async def test_whoever_asks_again_after_a_stream_cut_off_for_damage_is_told(own_
     for _ in range(2):
         answer = await own_api.ask("GET", at(session, "state"))
         assert len(json.loads(answer.text)["keys"]["session"]) == ROWS
+
+
+async def test_a_look_for_damage_that_is_broken_off_stands_in_nobodys_way(
+    own_api: Api, monkeypatch: pytest.MonkeyPatch
+):
+    """It would be broken off each time where it takes longer than a request may, and the session never be read again."""
+    session, streamed = await filled(own_api), 0
+    own_api.store._reads._broken.add(sid_of(session))
+    stream = keys.stream_state
+
+    async def away(connection: Any, sid: UUID) -> AsyncGenerator[Any, None]:
+        nonlocal streamed
+        streamed += 1
+        if streamed == 1:
+            raise Unavailable
+        async for step in stream(connection, sid):
+            yield step
+
+    monkeypatch.setattr(keys, "stream_state", away)
+    assert (await own_api.ask("GET", at(session, "state"))).status == 503
+    assert len(json.loads((await own_api.ask("GET", at(session, "state"))).text)["keys"]["session"]) == ROWS
+    assert streamed == 2
+
+
+async def test_a_reader_slower_than_the_servers_patience_with_idle_transactions_gets_all(own_api: Api):
+    """Between two chunks the transaction is idle for as long as the reader takes: the embedded Postgres ends it after 30 s."""
+    session = await filled(own_api)
+    name = await own_api.sql("SELECT current_database() AS name")
+    await own_api.sql(f'ALTER DATABASE "{name[0]["name"]}" SET idle_in_transaction_session_timeout = 200')
+    async with serve(own_api.url) as api, api.store.state(await caller_of(api), session) as state:
+        keys_read = 0
+        async for chunk in state.chunks:
+            keys_read += len(chunk)
+            await asyncio.sleep(0.6)
+    assert keys_read == ROWS
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /health/live HTTP/1.1\r\nHost: x\r\n"])

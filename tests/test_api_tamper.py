@@ -329,3 +329,4 @@ async def test_a_master_key_nobody_has_is_no_absence(scene: Scene):
         ):
             answer = await fresh.ask(method, at("one", call), body)
             assert (answer.status, answer.slug) == (503, "unavailable")
+            assert int(answer.headers["Retry-After"]) >= 1

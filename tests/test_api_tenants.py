@@ -105,6 +105,25 @@ async def test_a_revoked_token_ends_within_a_second(api: Api):
     assert not await api.store.tokens.revoke(token.split("_")[1])
 
 
+async def test_requests_of_one_token_that_nobody_knows_yet_are_one_question(
+    own_api: Api, monkeypatch: pytest.MonkeyPatch
+):
+    """After a start every session's first request comes at once: each would wait for all before it."""
+    token = await own_api.store.tokens.create("default", "write", "", None)
+    asked, look = 0, access.find_token
+
+    async def counted(connection: Any, token_id: str) -> Any:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0.05)
+        return await look(connection, token_id)
+
+    monkeypatch.setattr(access, "find_token", counted)
+    callers = await asyncio.gather(*(own_api.store.tokens.find(token) for _ in range(200)))
+    assert {caller.scope for caller in callers} == {"write"}
+    assert asked <= tokens._STRANGERS
+
+
 async def test_a_token_expires(api: Api):
     lasting = await api.store.tokens.create("default", "read", "", timedelta(hours=1))
     brief = await api.store.tokens.create("default", "read", "", timedelta(seconds=-1))

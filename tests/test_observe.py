@@ -196,6 +196,8 @@ def test_a_log_that_cannot_be_written_stops_nothing():
         ("address", "[::1]:8480"),
         ("address", "unix:/run/authstore/http.sock"),
         ("server_version", "PostgreSQL 18.6 (Debian 18.6-1)"),
+        ("database", "embedded"),
+        ("database", "postgresql://shop@db-1.example:5432,[::1]:5433/keys?sslmode=verify-full"),
         ("status", 200),
     ],
 )
@@ -210,6 +212,9 @@ def test_fields_of_the_right_form_are_kept(name, value):
         ("request_id", "chosen-by-the-caller"),
         ("sqlstate", "23505x"),
         ("statement", "select * from keys"),
+        ("database", "postgresql://shop:secret@db.example/keys"),
+        ("database", "postgresql://:secret@db.example/keys"),
+        ("database", "postgresql://shop@db.example/keys?password=a@b"),
         ("status", "200"),
         ("duration_ms", float("nan")),
         ("path", "two\nlines"),

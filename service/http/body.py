@@ -13,7 +13,8 @@ from service.http.raw_json import BadBody, BadMedia
 _JSON: Final = "application/json"
 _PLAIN: Final = ("", "identity")
 _GZIP: Final = 16 + zlib.MAX_WBITS
-_AT_ONCE: Final = 1 << 16  # unpacking more than this would keep the loop from its other work
+_AT_ONCE: Final = 1 << 16  # unpacking more than this, or from more, would keep the loop from its other work
+_LEAST_GROWTH: Final = 4  # packed bytes for each of the content, beyond what is taken at once
 
 
 async def read_body(request: web.Request) -> bytes:
@@ -41,16 +42,35 @@ def _is_json(media_type: str) -> bool:
 
 
 async def _unpack(raw: bytes, most: int) -> bytes:
-    """A gzip file's content: one member, to its end, at most ``most`` bytes. What it becomes tells how long it takes."""
+    """A gzip file's content: one member, to its end, at most ``most`` bytes."""
     gzip = zlib.decompressobj(_GZIP)
     try:
-        content = gzip.decompress(raw, min(most + 1, _AT_ONCE))
-        if not gzip.eof and _AT_ONCE == len(content) <= most:
-            content += await asyncio.to_thread(gzip.decompress, gzip.unconsumed_tail, most + 1 - len(content))
+        content = gzip.decompress(raw[:_AT_ONCE], min(most + 1, _AT_ONCE))
+        ended = gzip.eof and len(raw) <= _AT_ONCE
+        if not gzip.eof and (len(raw) > _AT_ONCE or _AT_ONCE == len(content) <= most):
+            rest, ended = await asyncio.to_thread(_unpack_rest, gzip, raw, most - len(content))
+            content += rest
     except zlib.error:
         raise BadBody("the body is not gzip") from None
     if len(content) > most:
         raise web.HTTPRequestEntityTooLarge(most, len(content))
-    if not gzip.eof or gzip.unused_data:
+    if not ended or gzip.unused_data:
         raise BadBody("the body is not one whole gzip file")
     return content
+
+
+def _unpack_rest(gzip: "zlib._Decompress", raw: bytes, most: int) -> tuple[bytes, bool]:
+    """What follows the first step, a byte more than ``most`` at most, and whether the file ends where the body does.
+
+    A block may be empty and still cost its tables: what hardly grows is no gzip that anybody packed.
+    """
+    pieces = [gzip.unconsumed_tail, *(raw[at : at + _AT_ONCE] for at in range(_AT_ONCE, len(raw), _AT_ONCE))]
+    content, taken = bytearray(), 0
+    for number, piece in enumerate(pieces, 1):
+        content += gzip.decompress(piece, most + 1 - len(content))
+        taken += len(piece)
+        if len(content) > most or gzip.eof:
+            return bytes(content), gzip.eof and number == len(pieces)
+        if taken > _AT_ONCE + _LEAST_GROWTH * len(content):
+            raise BadBody("the gzip file is much longer than what it holds")
+    return bytes(content), False

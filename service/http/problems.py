@@ -1,5 +1,6 @@
 """The one table of error -> status. An error nobody foresaw says nothing but its request id."""
 
+from http import HTTPStatus
 from typing import Final
 
 from aiohttp import web
@@ -61,8 +62,8 @@ def problem_of(error: Exception, request_id: str | None = None) -> Problem:
 def response_of(problem: Problem, error: Exception) -> web.Response:
     """The answer that carries a problem."""
     response = web.Response(body=encode(problem), status=problem.status, content_type="application/problem+json")
-    if isinstance(error, errors.Unavailable):
-        response.headers["Retry-After"] = str(error.retry_after_s)
+    if problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        response.headers["Retry-After"] = str(errors.Unavailable.retry_after_s)
     elif isinstance(error, errors.Unauthorized):
         response.headers["WWW-Authenticate"] = "Bearer"
     elif isinstance(error, web.HTTPMethodNotAllowed):

@@ -18,6 +18,8 @@ _FORMS: Final[dict[str, re.Pattern[str]]] = {
         "route": ROUTE,
         "version": r"[0-9A-Za-z][0-9A-Za-z. ()+_-]{0,63}",
         "address": r"[0-9A-Za-z.:\[\]-]{1,255}|unix:/[^\x00-\x1f]{1,255}",
+        # Of a URL with a password in it none of this is true.
+        "database": r"embedded|postgres(?:ql)?://(?:[^\x00-\x20@:/]{1,128}@)?[^\x00-\x20@]{0,512}",
         "path": r"[^\x00-\x1f]{1,4096}",
     }.items()
 }
@@ -31,6 +33,7 @@ _FIELDS: Final[dict[str, str]] = {
     "route": "route",
     "sqlstate": "SQLSTATE",
     "address": "address",
+    "database": "database",
     **dict.fromkeys(["status", "duration_ms", "pid", "port", "workers", "exit_code", "attempt", "delay_s"], _NUMBER),
     **dict.fromkeys(["count", "rows", "bytes", "sessions", "commits", "size", "limit", "schema"], _NUMBER),
     **dict.fromkeys(["busy", "idle", "waiting"], _NUMBER),

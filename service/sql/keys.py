@@ -135,6 +135,8 @@ async def stream_state(
 ) -> AsyncGenerator[WholeSession | list[StoredRow], None]:
     """The same for a session of any size: the session without rows, then its rows in chunks. Nothing when there is none."""
     async with connection.transaction(readonly=True):
+        # Who reads slowly is judged by whoever sends it on; the server would cut the reader off within a chunk.
+        await connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
         cursor = await connection.cursor(STATE_SQL, sid)
         first = await cursor.fetchrow()
         if first is None:

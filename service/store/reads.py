@@ -121,11 +121,14 @@ class Reads:
             yield State(first.row, self._stream(self._proof(tenant, first), steps), proven=False)
 
     async def _read_through(self, tenant: str, sid: UUID) -> None:
-        """Its last reader was cut off, which tells nobody why: who asks again hears of the damage before anything is sent."""
+        """Its last reader was cut off, which tells nobody why: who asks again hears of the damage before anything is sent.
+
+        A look that is itself broken off has seen nothing: the next reader gets a stream again.
+        """
+        self._broken.discard(sid)
         async with self._in_pieces(tenant, sid) as state:
             async for _ in state.chunks:
                 pass
-        self._broken.discard(sid)
 
     async def _stream(self, proof: "_Proof", steps: AsyncIterator[_Step]) -> AsyncIterator[list[Opened]]:
         try:

@@ -57,17 +57,25 @@ class Tokens:
         hashed = _hash(token)
         if self._first is not None and hmac.compare_digest(hashed, self._first):
             return Caller(DEFAULT_TENANT, "admin")
-        now = asyncio.get_running_loop().time()
-        believed = self._found.get(hashed)
-        if believed is not None and now < believed[0]:
-            return believed[1]
+        believed = self._believed(hashed)
+        if believed is not None:
+            return believed
         try:
-            async with self._strangers if believed is None else nullcontext():
-                caller = await self._look_up(token)
+            async with nullcontext() if hashed in self._found else self._strangers:
+                # Who waited may find that another request of the same token has been answered.
+                return self._believed(hashed) or await self._found_now(token, hashed)
         except Unauthorized:
             self._found.pop(hashed, None)  # from now on a stranger
             raise
-        self._found[hashed] = (now + _BELIEVED_S, caller)
+
+    def _believed(self, hashed: bytes) -> Caller | None:
+        until, caller = self._found.get(hashed, (0.0, None))
+        return caller if asyncio.get_running_loop().time() < until else None
+
+    async def _found_now(self, token: str, hashed: bytes) -> Caller:
+        asked = asyncio.get_running_loop().time()
+        caller = await self._look_up(token)
+        self._found[hashed] = (asked + _BELIEVED_S, caller)
         self._found.move_to_end(hashed)
         while len(self._found) > _REMEMBERED:
             self._found.popitem(last=False)
