@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from service.errors import LeaseHeld
-from service.migrate.copy import Told, copy_session, leased, look, refusal
+from service.migrate.copy import Told, copy_session, holder, leased, look, refusal
 from service.migrate.holding import Hold, holding
 from service.migrate.mirror import Links, carry, carry_and_compare
 from service.migrate.origin import Origin
@@ -67,7 +67,7 @@ async def cutover(run: Run, source: Source, origin: Origin, chosen: Cutover, fol
         each.settle("blocked", Verdict.failed, f"not moved: {plan.not_moved}")
     else:
         try:
-            async with holding(run.store, run.caller, plan.name, takeover=chosen.told.takeover) as hold:
+            async with holding(run.store, run.caller, plan.name, holder(), takeover=chosen.told.takeover) as hold:
                 each, version, digest, stopped_at = await _move(run, source, origin, chosen, hold, say)
             if version is not None:
                 each.facts["downtime_s"] = round(time.monotonic() - stopped_at, 2)
