@@ -230,6 +230,26 @@ async def test_a_refused_cutover_leaves_the_mirror_on(scene: Scene) -> None:
     assert (await scene.source.fetchval("SELECT count(*) FROM whatsapp_keys WHERE key_type = 'test-type'")) == 1
 
 
+@pytest.mark.parametrize("mirror", [True, False])
+async def test_what_lives_here_is_not_replaced_because_the_source_changes_under_a_cutover(
+    scene: Scene, mirror: bool
+) -> None:
+    await cut_over(scene, mirror=mirror)
+    name = await ratchet(scene)
+    if mirror:
+        await drain(scene.store, CALLER)
+    else:  # the same values on both sides
+        await scene.source.execute(
+            "UPDATE whatsapp_keys SET value = $2::text::jsonb WHERE key_type = 'session' AND key_id = $1",
+            name[1], RATCHET.decode(),
+        )  # fmt: skip
+    before = await here(scene)
+    assert (await cut_over(scene, mirror=mirror, then=("copied", SHRINK))).outcome == "refused"
+    assert await here(scene) == before
+    assert (await cut_over(scene, Told(overwrite=True), then=("copied", AGED))).outcome == "cut-over"
+    assert len(await here(scene)) < len(before)
+
+
 async def test_a_cutover_again_that_fails_leaves_the_mirror_on(scene: Scene) -> None:
     await cut_over(scene, mirror=True)
     name = await ratchet(scene)

@@ -11,7 +11,8 @@
 | opened | is stopped; new writers write here, their entries wait for the mirror | finds the session newer, and refuses |
 
 A cutover of a session that was cut over with a mirror first carries over what waits for it, then switches it off: it is on
-again at the end only if this cutover says so, or was refused, or failed.
+again at the end only if this cutover says so, or was refused, or failed. What lives here already is replaced only by
+``overwrite``, also where the source changes while the cutover runs.
 
 Downtime is counted from the last change seen at the source (or from being told that its writer stopped) to the release of
 our lease.
@@ -92,6 +93,11 @@ class _Before:
     origin: bytes | None = field(repr=False)
     mirrored: bool
 
+    @property
+    def lived(self) -> bool:
+        """Whether it was cut over before, and lives here."""
+        return self.mirrored or self.origin is not None
+
 
 async def _move(run: Run, source: Source, origin: Origin, chosen: Cutover, name: str, hold: Hold, say: Say) -> Moved:
     """Up to the point where releasing the lease opens the session."""
@@ -117,12 +123,13 @@ async def _bring(
     if version is None:
         return each, None, None, 0.0
     say("copied; stop the old writer now" if not chosen.stopped else "copied")
+    told = chosen.told if before.lived else Told(overwrite=True)  # what our first copy left is the source's to replace
     deadline = time.monotonic() + chosen.patience_s
     while True:
         stopped_at = time.monotonic() if chosen.stopped else await _stands_still(source, origin, chosen, deadline)
         still = await source.fingerprint(origin.session)
         plan = await _plan(source, origin)
-        each, version = await copy_session(run, plan, Told(overwrite=True), hold.epoch)
+        each, version = await copy_session(run, plan, told, hold.epoch)
         if version is None:
             return each, None, None, 0.0
         each, target = await verify_session(run.store, run.caller, await _plan(source, origin))
