@@ -11,7 +11,7 @@ from migrating import CALLER, SCHEMA, Scene, Told, database_beside, open_store, 
 
 from service.errors import Unavailable
 from service.migrate.cutover import Cutover, cutover
-from service.migrate.mirror import drain
+from service.migrate.mirror import Links, carry_and_compare, drain
 from service.migrate.origin import Origin
 from service.migrate.plan import Options
 from service.migrate.report import Folder, SessionReport
@@ -355,6 +355,22 @@ async def test_a_key_that_a_copy_would_leave_behind_goes_back_too(
     assert json.loads(there) == "2"
     for junk in shop.JUNK:  # what is only there stays there
         assert await scene.source.fetchval("SELECT count(*) FROM whatsapp_keys WHERE key_type = $1", junk) == 1
+
+
+@pytest.mark.parametrize("mirror", [True, False])
+async def test_values_whose_bytes_cannot_be_read_go_back_however_jsonb_prints_them(scene: Scene, mirror: bool) -> None:
+    await cut_over(scene, mirror=mirror)
+    numbers = b'"at":1.50e2,"big":12345678901234567890,"zero":-0.0'
+    odd = b'{"token":{"type":"Buffer","data":"AQID-_8"},"name":"\\u00e9\\ud83d\\ude00",' + numbers + b"}"
+    await commit(scene, Row("tctoken", b"123@lid", odd))
+    if mirror:
+        links = Links()
+        assert await carry_and_compare(scene.store, CALLER, shop.SESSION, links) == []
+        await links.close()
+    back = await roll_back(scene)
+    assert back.outcome == "rolled-back", back.says
+    there = await scene.source.fetchval("SELECT value::text FROM whatsapp_keys WHERE key_id = '123@lid'")
+    assert json.loads(there) == json.loads(odd)
 
 
 async def test_a_source_written_by_others_is_still_noticed_beside_such_a_key(scene: Scene) -> None:
