@@ -214,7 +214,7 @@ def rollback(
     """Gives a session back to the store it came from, with everything committed here since. Ends every lease here.
 
     Exit 0: the old store has it, equal. 1: it stays here: the source was written by others, cannot be written or read
-    back, or differs. 2: wrong usage, nothing was done. 3 is not used.
+    back, or differs, or the session was written here meanwhile. 2: wrong usage, nothing was done. 3 is not used.
     """
     asked = asked_for(
         source or "", [session], mapped, None, tenant, report, how, keep_unknown=False, skip_expired=False
