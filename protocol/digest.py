@@ -20,6 +20,9 @@ from protocol.spelling import RECORD, SHAPES, Leaf, parse, read, walk, whole_cha
 SIZE: Final = 32
 
 _BYTES: Final = "\0bytes"  # no member of a value has this name: jsonb and Baileys know no NUL
+_NUMBER: Final = float("nan")  # nothing that parses prints so: a number is a list that begins with it
+_AS_SAID: Final = b"said"
+_AS_WRITTEN: Final = b"verbatim"
 _LID_MAPPING: Final = "lid-mapping"
 
 
@@ -33,8 +36,16 @@ def digest(ktype: str, text: bytes) -> bytes:
 
 
 def verbatim(ktype: str, text: bytes) -> bytes:
-    """32 bytes for a text that has no canonical form: equal to that of the same bytes alone, and to no `digest`."""
-    return hashlib.blake2b(f"{ktype}\0".encode() + text, digest_size=SIZE, person=b"verbatim").digest()
+    """32 bytes for a value without a canonical form, equal to no `digest`: of what its JSON says, member by member and each
+    number exactly, however it is printed (a jsonb prints its own text); of the text itself where that is no JSON."""
+    try:
+        said = json.dumps(
+            whole_characters(_EXACT.decode(text.decode())), sort_keys=True, separators=(",", ":")
+        ).encode()
+        person = _AS_SAID
+    except (ValueError, RecursionError):
+        said, person = text, _AS_WRITTEN
+    return hashlib.blake2b(f"{ktype}\0".encode() + said, digest_size=SIZE, person=person).digest()
 
 
 def combine(members: Iterable[tuple[str, str, bytes]]) -> bytes:
@@ -97,3 +108,22 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(each) for each in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _exact(number: str) -> list[float | str]:
+    """A number as its digits without zeros at either end and a power of ten: ``1.50e2``, ``150`` -> ``15e1``."""
+    mantissa, _, power = number.lower().partition("e")
+    whole, _, fraction = mantissa.removeprefix("-").partition(".")
+    digits = (whole + fraction).lstrip("0")
+    short = digits.rstrip("0")
+    if not short:
+        return [_NUMBER, "0"]  # also where it was -0: jsonb knows one zero
+    sign = "-" if number.startswith("-") else ""
+    return [_NUMBER, f"{sign}{short}e{int(power or 0) - len(fraction) + len(digits) - len(short)}"]
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+_EXACT: Final = json.JSONDecoder(parse_int=_exact, parse_float=_exact, parse_constant=_no_constant)

@@ -1,25 +1,33 @@
 """Runs after the first: what a later copy, cutover or rollback may replace, and what only ``--overwrite`` may."""
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
 from migrating import CALLER, SCHEMA, Scene, Told, database_beside, open_store, run_copy, shop, shop_scene
 
+from service.errors import Unavailable
 from service.migrate.cutover import Cutover, cutover
-from service.migrate.mirror import drain
+from service.migrate.mirror import Links, carry_and_compare, drain
 from service.migrate.origin import Origin
 from service.migrate.plan import Options
 from service.migrate.report import Folder, SessionReport
 from service.migrate.rollback import Rollback, rollback
-from service.migrate.runs import Run, called
-from service.migrate.source import SourceError
+from service.migrate.runs import Run, called, list_runs
+from service.migrate.source import SourceError, SourceRefused
 from service.migrate.sources import open_source
 from service.migrate.target import read_target
 from service.store.request import CommitRequest, Row
 
+Then = tuple[str, str | Callable[[], Awaitable[object]]]
+
+SHRINK = "DELETE FROM whatsapp_keys WHERE key_type = 'lid-mapping'"
+AGED = "DELETE FROM whatsapp_keys WHERE expires_at < now()"
+AWAY = "ALTER TABLE whatsapp_keys RENAME TO away"
+BACK = "ALTER TABLE away RENAME TO whatsapp_keys"
 RATCHET = b'{"ratchet":"later"}'
 
 
@@ -40,12 +48,25 @@ async def another_shop(scene: Scene) -> AsyncIterator[str]:
         yield url
 
 
-async def cut_over(scene: Scene, told: Told | None = None, *, mirror: bool = False) -> SessionReport:
+async def cut_over(
+    scene: Scene, told: Told | None = None, *, mirror: bool = False, then: Then | None = None, watch_s: float = 0
+) -> SessionReport:
+    """``then``: what happens after a line to the operator that begins so, SQL at the source or anything."""
+    happened = []
+
+    async def happen(what: str | Callable[[], Awaitable[object]]) -> None:
+        await (scene.source.execute(what) if isinstance(what, str) else what())
+
+    def say(line: str) -> None:
+        if then is not None and line.startswith(then[0]):
+            happened.append(asyncio.create_task(happen(then[1])))
+
     async with await open_source(scene.source_url) as source:
         run = await Run.begin(scene.store, CALLER, "cutover", called(source), {})
-        chosen = Cutover(stopped=True, watch_s=0, mirror=mirror, told=told or Told())
+        chosen = Cutover(stopped=then is None, still_s=0.6, watch_s=watch_s, mirror=mirror, told=told or Told())
         origin = Origin(scene.source_url, shop.SESSION, Options())
-        report = await cutover(run, source, origin, chosen, Folder(None), lambda _line: None)
+        report = await cutover(run, source, origin, chosen, Folder(None), say)
+    await asyncio.gather(*happened)
     return report.sessions[0]
 
 
@@ -81,12 +102,12 @@ async def ratchet(scene: Scene) -> tuple[str, str]:
 
 async def shrink(scene: Scene) -> None:
     """Somebody takes rows away there that are not past their expiry."""
-    await scene.source.execute("DELETE FROM whatsapp_keys WHERE key_type = 'lid-mapping'")
+    await scene.source.execute(SHRINK)
 
 
 async def forget_expired(scene: Scene) -> None:
     """The shop's nightly job, which deletes live keys too."""
-    await scene.source.execute("DELETE FROM whatsapp_keys WHERE expires_at < now()")
+    await scene.source.execute(AGED)
 
 
 async def test_a_rollback_that_could_not_write_does_not_make_what_is_here_ours(scene: Scene) -> None:
@@ -209,6 +230,101 @@ async def test_a_refused_cutover_leaves_the_mirror_on(scene: Scene) -> None:
     assert (await scene.source.fetchval("SELECT count(*) FROM whatsapp_keys WHERE key_type = 'test-type'")) == 1
 
 
+@pytest.mark.parametrize("mirror", [True, False])
+async def test_what_lives_here_is_not_replaced_because_the_source_changes_under_a_cutover(
+    scene: Scene, mirror: bool
+) -> None:
+    await cut_over(scene, mirror=mirror)
+    name = await ratchet(scene)
+    if mirror:
+        await drain(scene.store, CALLER)
+    else:  # the same values on both sides
+        await scene.source.execute(
+            "UPDATE whatsapp_keys SET value = $2::text::jsonb WHERE key_type = 'session' AND key_id = $1",
+            name[1], RATCHET.decode(),
+        )  # fmt: skip
+    before = await here(scene)
+    assert (await cut_over(scene, mirror=mirror, then=("copied", SHRINK))).outcome == "refused"
+    assert await here(scene) == before
+    assert (await cut_over(scene, Told(overwrite=True), then=("copied", AGED))).outcome == "cut-over"
+    assert len(await here(scene)) < len(before)
+
+
+async def test_a_cutover_again_that_fails_leaves_the_mirror_on(scene: Scene) -> None:
+    await cut_over(scene, mirror=True)
+    name = await ratchet(scene)
+    with pytest.raises(SourceError):
+        await cut_over(scene, mirror=True, then=("copied", AWAY))
+    await scene.source.execute(BACK)
+    await commit(scene, Row(name[0], name[1].encode(), b'{"ratchet":"last"}'))
+    assert await drain(scene.store, CALLER) == 1
+    assert (await roll_back(scene)).outcome == "rolled-back"
+    there = await scene.source.fetchval("SELECT value::text FROM whatsapp_keys WHERE key_id = $1", name[1])
+    assert json.loads(there) == {"ratchet": "last"}
+
+
+async def test_a_mirror_that_stays_off_leaves_a_source_that_a_rollback_knows(scene: Scene) -> None:
+    """The lease is lost while the cutover runs, so that it may not switch the mirror on again."""
+    await cut_over(scene, mirror=True)
+    await ratchet(scene)
+
+    async def lose_both() -> None:
+        await scene.source.execute(AWAY)
+        await scene.store.lease(CALLER, shop.SESSION, "a client", 60, takeover=True, epoch=None)
+
+    with pytest.raises(SourceError):
+        await cut_over(scene, mirror=True, then=("copied", lose_both))
+    await scene.source.execute(BACK)
+    target = await read_target(scene.store, CALLER, shop.SESSION)
+    assert target is not None
+    assert not target.mirrored
+    row = Row("lid-mapping", b"15550400000", b'"1"')
+    await scene.store.commit(CALLER, shop.SESSION, CommitRequest(rows=[row], lease_epoch=target.epoch))
+    assert (await roll_back(scene)).outcome == "rolled-back"
+    assert await scene.source.fetchval("SELECT value::text FROM whatsapp_keys WHERE key_id = '15550400000'") == '"1"'
+
+
+@pytest.mark.parametrize("mirror", [True, False])
+async def test_a_cutover_whose_watch_fails_says_that_it_is_open_here(scene: Scene, mirror: bool) -> None:
+    moved = await cut_over(scene, mirror=mirror, then=("watching", AWAY), watch_s=0.6)
+    assert (moved.outcome, moved.verdict) == ("cut-over", "failed")
+    assert moved.says.startswith("OPEN HERE")
+    (run,) = await list_runs(scene.store, CALLER)
+    assert run["ended_at"] is not None
+    assert (run["outcome"], run["sessions"]) == ("failed", 1)
+    await ratchet(scene)  # it is
+
+
+async def test_a_cutover_that_opened_nothing_leaves_the_session_to_its_source(scene: Scene) -> None:
+    """The source may be read and not written."""
+    await scene.source.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE insufficient_privilege; END $$;"
+        "CREATE TRIGGER refuse BEFORE UPDATE ON whatsapp_keys EXECUTE FUNCTION refuse()"
+    )
+    with pytest.raises(SourceRefused):
+        await cut_over(scene, mirror=True)
+    assert await scene.store.mirrors.origin(CALLER, shop.SESSION) is None
+    await shrink(scene)  # the old writer goes on
+    assert await copied(scene) == "copied"
+    await forget_expired(scene)
+    assert (await cut_over(scene)).outcome == "cut-over"
+
+
+async def test_a_cutover_whose_mirror_does_not_switch_on_remembers_no_origin(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object, **__: object) -> int:
+        raise Unavailable
+
+    with monkeypatch.context() as patched:
+        patched.setattr(scene.store.mirrors, "switch", away)
+        with pytest.raises(Unavailable):
+            await cut_over(scene, mirror=True)
+    await shrink(scene)
+    assert (await cut_over(scene, mirror=True)).outcome == "cut-over"
+
+
 async def test_keeping_an_origin_passes_over_no_entry(scene: Scene) -> None:
     await cut_over(scene, mirror=True)
     await ratchet(scene)
@@ -239,6 +355,22 @@ async def test_a_key_that_a_copy_would_leave_behind_goes_back_too(
     assert json.loads(there) == "2"
     for junk in shop.JUNK:  # what is only there stays there
         assert await scene.source.fetchval("SELECT count(*) FROM whatsapp_keys WHERE key_type = $1", junk) == 1
+
+
+@pytest.mark.parametrize("mirror", [True, False])
+async def test_values_whose_bytes_cannot_be_read_go_back_however_jsonb_prints_them(scene: Scene, mirror: bool) -> None:
+    await cut_over(scene, mirror=mirror)
+    numbers = b'"at":1.50e2,"big":12345678901234567890,"zero":-0.0'
+    odd = b'{"token":{"type":"Buffer","data":"AQID-_8"},"name":"\\u00e9\\ud83d\\ude00",' + numbers + b"}"
+    await commit(scene, Row("tctoken", b"123@lid", odd))
+    if mirror:
+        links = Links()
+        assert await carry_and_compare(scene.store, CALLER, shop.SESSION, links) == []
+        await links.close()
+    back = await roll_back(scene)
+    assert back.outcome == "rolled-back", back.says
+    there = await scene.source.fetchval("SELECT value::text FROM whatsapp_keys WHERE key_id = '123@lid'")
+    assert json.loads(there) == json.loads(odd)
 
 
 async def test_a_source_written_by_others_is_still_noticed_beside_such_a_key(scene: Scene) -> None:

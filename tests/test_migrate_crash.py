@@ -160,5 +160,5 @@ async def test_a_rollback_that_is_killed_is_begun_again(database_url: str) -> No
         target = await read_target(scene.store, CALLER, shop.SESSION)
         assert target is not None
         assert target.lease is not None
-        assert target.lease.holder.startswith("rolled back")
+        assert target.lease.holder.startswith("rollback to")
         assert [each.outcome for each in (await run_verify(scene.store, scene.source_url)).sessions] == ["equal"]

@@ -23,7 +23,7 @@ from service.migrate.plan import Options
 from service.migrate.report import Folder, Report
 from service.migrate.rollback import Rollback, rollback
 from service.migrate.runs import Run, called
-from service.migrate.sources import open_source
+from service.migrate.sources import open_source, postgres
 from service.migrate.target import read_target
 from service.store.entries import Entry
 from service.store.request import CommitRequest, Row
@@ -334,6 +334,38 @@ async def test_a_rollback_loses_nothing_that_was_committed_here(scene: Scene, mi
     target = await read_target(scene.store, CALLER, shop.SESSION)
     assert target is not None
     assert not target.mirrored
+
+
+@pytest.mark.parametrize("mirror", [True, False])
+@pytest.mark.parametrize("takes_it", [True, False])
+async def test_a_rollback_hands_nothing_over_that_was_written_here_while_it_ran(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, mirror: bool, takes_it: bool
+) -> None:
+    """Somebody takes the lease over, or writes under the rollback's own, once everything was written back."""
+    await cut_over(scene, Cutover(stopped=True, watch_s=0, mirror=mirror))
+    await write_here(scene, 3)
+    keep = postgres.PostgresSource.keep
+
+    async def meanwhile(source: postgres.PostgresSource, session: str, *, expired: bool = True) -> None:
+        await keep(source, session, expired=expired)
+        epoch = (await scene.store.show(CALLER, shop.SESSION)).epoch
+        if takes_it:
+            granted = await scene.store.lease(CALLER, shop.SESSION, "a client", 60, takeover=True, epoch=None)
+            epoch = granted.epoch
+        await write_here(scene, 4, epoch)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(postgres.PostgresSource, "keep", meanwhile)
+        report = await roll_back(scene)
+    assert (report.sessions[0].outcome, report.verdict) == ("not-handed-over", "failed")
+    assert "written here meanwhile" in report.sessions[0].says
+    target = await read_target(scene.store, CALLER, shop.SESSION)
+    assert target is not None
+    assert target.mirrored is mirror
+    assert (None if target.lease is None else target.lease.holder) == ("a client" if takes_it else None)
+    again = await roll_back(scene)
+    assert again.sessions[0].outcome == "rolled-back", again.sessions[0].says
+    assert (await at_source(scene))["session", "15550400000.0"] == counted(4)
 
 
 async def test_a_rollback_over_a_source_that_others_wrote_is_refused_until_told(scene: Scene) -> None:

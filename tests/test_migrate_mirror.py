@@ -73,6 +73,34 @@ async def test_bytes_that_cannot_be_read_are_carried_as_they_are(scene: Scene) -
     assert await carried(scene) == {"a": odd, "b": "888"}
 
 
+async def test_carrying_by_hand_beside_a_service_that_carries_is_no_failure(scene: Scene) -> None:
+    """The service has the turn when the command looks, and what waited is carried when the command gets it."""
+    await put(scene, "a")
+    worker = Worker(scene.store)
+    async with scene.source.transaction():
+        await scene.source.execute("LOCK TABLE whatsapp_keys IN ACCESS EXCLUSIVE MODE")
+        serving = asyncio.create_task(worker.round())
+        await asyncio.sleep(0.5)
+        draining = asyncio.create_task(drain(scene.store, CALLER))
+        await asyncio.sleep(0.5)
+    assert await draining == 0
+    await serving
+    await worker.close()
+    assert await waits(scene) == []
+    assert await carried(scene) == {"a": "888"}
+
+
+async def test_entries_whose_source_is_not_known_are_said(scene: Scene) -> None:
+    """Also where another's commits are carried, and those of a third are not taken."""
+    await put(scene, "a")
+    await put(scene, "b")
+    await put(scene, "c", value=b'"half \\ud800"')
+    await scene.store.mirrors.forget_origin(CALLER, "b")
+    with pytest.raises(SourceError, match="not known"):
+        await asyncio.wait_for(drain(scene.store, CALLER), 20)
+    assert await waits(scene) == ["b", "c"]
+
+
 async def test_a_session_whose_commits_are_not_taken_keeps_no_other_waiting(scene: Scene) -> None:
     refused = "ALTER TABLE whatsapp_keys ADD CONSTRAINT never CHECK (company_id <> 'a' OR key_id <> '70707')"
     await scene.source.execute(refused)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from migrating import shop
 
-from protocol.digest import combine, digest
+from protocol.digest import combine, digest, verbatim
 from protocol.errors import BadValue
 from protocol.file_names import GRAMMAR, Ambiguous, Exact, Foreign, file_name, fits, parse
 from protocol.repairs import ALL, Repair, mistyped, real_name, repair, spelled
@@ -146,6 +146,41 @@ def test_indexed_bytes_are_sorted_and_must_be_whole() -> None:
 def test_bytes_that_cannot_be_read_are_no_value(ktype: str, found: Any) -> None:
     with pytest.raises(BadValue):
         repair(ktype, text(found))
+
+
+ODD = b'{"token":{"type":"Buffer","data":"AQID-_8"},"n":1}'
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        b'{"n": 1, "token": {"data": "AQID-_8", "type": "Buffer"}}',
+        b'{"token":{"type":"Buffer","data":"AQID-_8"},"n":1.0}',
+        b'{"token":{"type":"Buffer","data":"AQID\\u002d_8"},"n":10.00e-1}',
+    ],
+)
+def test_bytes_that_cannot_be_read_are_the_same_however_their_text_is_printed(same: bytes) -> None:
+    assert verbatim("tctoken", same) == verbatim("tctoken", ODD)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (ODD, ODD.replace(b"_8", b"_9")),
+        (ODD, ODD.replace(b"1}", b'"1"}')),
+        (ODD, ODD.replace(b"1}", b"1.0000000000000000000000001}")),
+        (ODD, ODD.replace(b"1}", b"-1}")),
+        (ODD, ODD.replace(b"1}", b"10}")),
+        (b"[12345678901234567890123]", b"[12345678901234567890124]"),
+        (b"[1e400]", b"[1e401]"),
+        (b"[1]", b'[[NaN,"1e0"]]'),
+        (b"[1]", b'[["NaN","1e0"]]'),
+        (b"[1,", b"[1, "),  # no JSON: the very same text
+    ],
+)
+def test_bytes_that_cannot_be_read_differ_by_any_change_of_what_is_said(one: bytes, other: bytes) -> None:
+    assert verbatim("tctoken", one) != verbatim("tctoken", other)
+    assert verbatim("tctoken", one) != verbatim("pre-key", one)
 
 
 @pytest.mark.parametrize("torn", [b"", b"{", b'{"a":', b"NaN", b'{"a":Infinity}', b"\xff", b"[" * 100_000])

@@ -177,9 +177,10 @@ def cutover(
 ) -> None:
     """Moves one living session: copies what changed since, verifies, opens it here, proves it. Prints the downtime.
 
-    Exit 0: it is open here, equal, and what is written arrives. 1: it was not moved, or THE SOURCE STILL CHANGES after it
-    was opened here, or the source or the database failed. 2: wrong usage, nothing was done. 3: it is open here; rows went to
-    the quarantine, integrity errors are in both, or nothing was written here yet.
+    Exit 0: it is open here, equal, and what is written arrives. 1: it was not moved, since it was refused or the source or the
+    database failed; or, where the report says cut-over, it is open here and THE SOURCE STILL CHANGES or could not be watched.
+    2: wrong usage, nothing was done. 3: it is open here; rows went to the quarantine, integrity errors are in both, or
+    nothing was written here yet.
     """
     asked = asked_for(
         source, [session], mapped, off, tenant, report, how, keep_unknown=keep_unknown, skip_expired=skip_expired
@@ -213,7 +214,7 @@ def rollback(
     """Gives a session back to the store it came from, with everything committed here since. Ends every lease here.
 
     Exit 0: the old store has it, equal. 1: it stays here: the source was written by others, cannot be written or read
-    back, or differs. 2: wrong usage, nothing was done. 3 is not used.
+    back, or differs, or the session was written here meanwhile. 2: wrong usage, nothing was done. 3 is not used.
     """
     asked = asked_for(
         source or "", [session], mapped, None, tenant, report, how, keep_unknown=False, skip_expired=False

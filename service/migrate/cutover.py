@@ -6,11 +6,13 @@
 |---|---|---|
 | lease, first copy | still writes there | copies again |
 | it stopped, last copy | is stopped; nobody can write here before the lease ends | copies what changed, if anything |
+| mirror of an earlier cutover ended | the same | copies what changed, if told; a rollback knows what the source holds |
 | mirror switched on | the same | finds the same values, switches again |
 | opened | is stopped; new writers write here, their entries wait for the mirror | finds the session newer, and refuses |
 
 A cutover of a session that was cut over with a mirror first carries over what waits for it, then switches it off: it is on
-again at the end only if this cutover says so. One that is refused leaves it on.
+again at the end only if this cutover says so, or was refused, or failed. What lives here already is replaced only by
+``overwrite``, also where the source changes while the cutover runs.
 
 Downtime is counted from the last change seen at the source (or from being told that its writer stopped) to the release of
 our lease.
@@ -22,8 +24,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from service.errors import LeaseHeld
-from service.migrate.copy import Told, copy_session, leased, look, refusal
+from service.errors import LeaseHeld, ServiceError
+from service.migrate.copy import Told, copy_session, holder, leased, look, refusal
 from service.migrate.holding import Hold, holding
 from service.migrate.mirror import Links, carry, carry_and_compare
 from service.migrate.origin import Origin
@@ -67,12 +69,12 @@ async def cutover(run: Run, source: Source, origin: Origin, chosen: Cutover, fol
         each.settle("blocked", Verdict.failed, f"not moved: {plan.not_moved}")
     else:
         try:
-            async with holding(run.store, run.caller, plan.name, takeover=chosen.told.takeover) as hold:
-                each, version, digest, stopped_at = await _move(run, source, origin, chosen, hold, say)
+            async with holding(run.store, run.caller, plan.name, holder(), takeover=chosen.told.takeover) as hold:
+                each, version, digest, stopped_at = await _move(run, source, origin, chosen, plan.name, hold, say)
             if version is not None:
                 each.facts["downtime_s"] = round(time.monotonic() - stopped_at, 2)
                 say(f"open here; down for {each.facts['downtime_s']} s")
-                await _prove(run, source, origin, chosen, each, version, say)
+                await _watch(run, source, origin, chosen, each, version, say)
         except LeaseHeld as error:
             each.settle("refused", Verdict.failed, leased(error.holder, error.expires_at))
     each.took_s = run.report.took_s = round(time.monotonic() - began, 3)
@@ -80,60 +82,129 @@ async def cutover(run: Run, source: Source, origin: Origin, chosen: Cutover, fol
     return await run.end()
 
 
-async def _move(
-    run: Run, source: Source, origin: Origin, chosen: Cutover, hold: Hold, say: Say
-) -> tuple[SessionReport, int | None, bytes | None, float]:
-    """Up to the point where releasing the lease opens the session. Version None: it must not be opened."""
-    await _end_mirror(run, source, origin, chosen, hold, say)
+Moved = tuple[SessionReport, int | None, bytes | None, float]
+"""A session's report, its version and digest here, when its downtime began. Version None: it must not be opened."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """How the session stood here when the cutover began."""
+
+    origin: bytes | None = field(repr=False)
+    mirrored: bool
+
+    @property
+    def lived(self) -> bool:
+        """Whether it was cut over before, and lives here."""
+        return self.mirrored or self.origin is not None
+
+
+async def _move(run: Run, source: Source, origin: Origin, chosen: Cutover, name: str, hold: Hold, say: Say) -> Moved:
+    """Up to the point where releasing the lease opens the session."""
+    before = await _stands(run, name)
+    opens = False
+    try:
+        moved = await _bring(run, source, origin, chosen, before, hold, say)
+        opens = moved[1] is not None
+    finally:
+        if not opens:
+            await _put_back(run, name, before, hold, say)
+    return moved
+
+
+async def _bring(
+    run: Run, source: Source, origin: Origin, chosen: Cutover, before: _Before, hold: Hold, say: Say
+) -> Moved:
+    """Everything here, equal, and its mirror as it was chosen."""
+    if before.mirrored:
+        await _end_mirror(run, source, origin, chosen, hold, say)
     plan = await _plan(source, origin)
     each, version = await copy_session(run, plan, chosen.told, hold.epoch)
     if version is None:
         return each, None, None, 0.0
     say("copied; stop the old writer now" if not chosen.stopped else "copied")
+    told = chosen.told if before.lived else Told(overwrite=True)  # what our first copy left is the source's to replace
     deadline = time.monotonic() + chosen.patience_s
     while True:
         stopped_at = time.monotonic() if chosen.stopped else await _stands_still(source, origin, chosen, deadline)
-        before = await source.fingerprint(origin.session)
+        still = await source.fingerprint(origin.session)
         plan = await _plan(source, origin)
-        each, version = await copy_session(run, plan, Told(overwrite=True), hold.epoch)
+        each, version = await copy_session(run, plan, told, hold.epoch)
         if version is None:
             return each, None, None, 0.0
         each, target = await verify_session(run.store, run.caller, await _plan(source, origin))
-        same = await source.fingerprint(origin.session) == before
+        same = await source.fingerprint(origin.session) == still
         if target is not None and not each.differences and same:
             break
         if chosen.stopped or time.monotonic() > deadline:
             each.settle("changing", Verdict.failed, "the source still changes: its writer is not stopped")
             return each, None, None, 0.0
+    if chosen.mirror:  # first what a source may refuse
+        await source.keep(origin.session, expired=not origin.options.skip_expired)
     await run.store.mirrors.keep_origin(run.caller, plan.name, origin.encode())
     version = target.version
     if chosen.mirror:
-        await source.keep(origin.session, expired=not origin.options.skip_expired)
         version = await run.store.mirrors.switch(run.caller, plan.name, on=True, epoch=hold.epoch)
     each.settle("cut-over", each.verdict, each.says)
     each.facts["mirror"] = "on" if chosen.mirror else "off"
-    each.facts["fingerprint"] = before
+    each.facts["fingerprint"] = still
     return each, version, target.digest, stopped_at
 
 
+async def _stands(run: Run, name: str) -> _Before:
+    target = await read_target(run.store, run.caller, name)
+    return _Before(await run.store.mirrors.origin(run.caller, name), target is not None and target.mirrored)
+
+
+async def _put_back(run: Run, name: str, before: _Before, hold: Hold, say: Say) -> None:
+    """What a cutover that does not open leaves here: the mirror and the origin of before, as long as the lease is ours."""
+    mirrors = run.store.mirrors
+    try:
+        await hold.renew()
+        now = await _stands(run, name)
+        if before.origin is None:
+            await mirrors.forget_origin(run.caller, name)
+        elif now.origin != before.origin:
+            await mirrors.keep_origin(run.caller, name, before.origin)
+        if before.mirrored and not now.mirrored:
+            await mirrors.switch(run.caller, name, on=True, epoch=hold.epoch)
+            say("the mirror of an earlier cutover is on again")
+    except ServiceError as error:
+        if before.mirrored:
+            say(f"THE MIRROR of an earlier cutover MAY BE OFF: {error.detail}")
+
+
 async def _end_mirror(run: Run, source: Source, origin: Origin, chosen: Cutover, hold: Hold, say: Say) -> None:
-    """The mirror of an earlier cutover, if one is on: everything is carried over, and it is off unless we are refused.
+    """The mirror of an earlier cutover: everything is carried over, and it is off unless we are refused.
 
     It has to be off while we copy: what we take from the source would be written back to it.
     """
     name = (await _plan(source, origin)).name
     target = await read_target(run.store, run.caller, name)
-    if target is None or not target.mirrored:
+    if target is None:
         return
     links = Links()
     try:
         await carry(run.store, run.caller, name, links, until=target.version, wait=True)
     finally:
         await links.close()
-    seen = await look(run.store, run.caller, await _plan(source, origin), run.report.source)
+    plan = await _plan(source, origin)
+    seen = await look(run.store, run.caller, plan, run.report.source)
     if refusal(seen, chosen.told) is None:
+        # Should it stay off, a rollback without it must know that the source stands as we left it.
+        await run.intend_back(begin_session(plan), target.version, target.digest)
         await run.store.mirrors.switch(run.caller, name, on=False, epoch=hold.epoch)
         say("the mirror of an earlier cutover had everything carried over and is off")
+
+
+async def _watch(
+    run: Run, source: Source, origin: Origin, chosen: Cutover, each: SessionReport, version: int, say: Say
+) -> None:
+    """Proves what was opened. It is open whatever fails now, and the report has to say so."""
+    try:
+        await _prove(run, source, origin, chosen, each, version, say)
+    except ServiceError as error:
+        each.settle(each.outcome, Verdict.failed, f"OPEN HERE; watching both sides failed: {error.detail}")
 
 
 async def _prove(

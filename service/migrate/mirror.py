@@ -9,7 +9,7 @@ rollback carries the last of one session. They take turns a session at a time, w
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Sequence, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -277,7 +277,7 @@ async def drain(store: AuthStore, caller: Caller, only: str | None = None) -> in
                 except ServiceError as error:
                     failed[each.name] = error
             carried += done
-            if not done and len(failed) < len(waiting):
+            if not done and await _lost(store, caller, {each.name for each in waiting} - failed.keys()):
                 raise SourceError("entries wait and their source is not known any more")
     finally:
         await links.close()
@@ -285,6 +285,12 @@ async def drain(store: AuthStore, caller: Caller, only: str | None = None) -> in
         why = "; ".join(sorted({error.detail for error in failed.values()}))
         raise SourceError(f"{carried} commits carried over, but those of {len(failed)} sessions still wait: {why}")
     return carried
+
+
+async def _lost(store: AuthStore, caller: Caller, names: Set[str]) -> bool:
+    """Whether entries of one of these wait whose source is not known: others may have carried them since we looked."""
+    still = [each.name for each in await store.mirrors.waiting(caller) if each.name in names]
+    return any([await store.mirrors.origin(caller, name) is None for name in still])
 
 
 def _sid(each: Waiting) -> bytes:

@@ -2,9 +2,10 @@
 
     fence ── flush the mirror, or find what differs ── write it back ── verify the source against us ── hand over
 
-Fencing takes the lease over, so that no write here can follow what was carried back. At the end the old store holds the
-lease by name: whoever opens the session here hears who has it now, and a cutover with ``--takeover`` brings it back. A
-rollback that fails releases the fence: the session stays here, and nothing was lost.
+Fencing takes the lease over, so that no write here can follow what was carried back. At the end that very lease is kept in
+the rollback's name: whoever opens the session here hears who has it now, and a cutover with ``--takeover`` brings it back.
+Where it was taken over meanwhile, or the session's version moved, nothing is handed over. A rollback that fails releases the
+fence: the session stays here, and nothing was lost.
 
 Rows of the source are found by the names they have here: what was committed here counts, also where a first copy would have
 left it behind.
@@ -17,6 +18,7 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
+from service.errors import Fenced
 from service.migrate.holding import Hold, holding
 from service.migrate.mirror import Links, carry
 from service.migrate.origin import Origin
@@ -42,14 +44,14 @@ async def rollback(run: Run, source: Source, origin: Origin, name: str, chosen: 
     """Rolls one session back. The report's verdict says whether the old store has it."""
     began = time.monotonic()
     each = SessionReport(name, origin.session)
-    async with holding(run.store, run.caller, name, takeover=True) as hold:
+    async with holding(run.store, run.caller, name, f"rollback to {source.kind}", takeover=True) as hold:
         target = await read_target(run.store, run.caller, name)
         if target is None or not target.digests:
             each.settle("absent", Verdict.failed, "there is nothing here to give back")
         else:
             await _give_back(run, source, origin, chosen, target, each)
             if each.verdict is Verdict.good:
-                target.version = await _hand_over(run, source, hold, target, name)
+                await _hand_over(run, hold, target, each)
     each.took_s = run.report.took_s = round(time.monotonic() - began, 3)
     await run.note(each, None if target is None else target.version, None if target is None else target.digest)
     return await run.end()
@@ -118,16 +120,31 @@ async def _write_back(source: Source, origin: Origin, plan: SessionPlan, target:
     await source.write(origin.session, creds, writes)
 
 
-async def _hand_over(run: Run, source: Source, hold: Hold, target: Target, name: str) -> int:
-    """The version at which the old store got it."""
-    version = target.version
-    if target.mirrored:
-        version = await run.store.mirrors.switch(run.caller, name, on=False, epoch=hold.epoch)
-    owner = f"rolled back to {source.kind}"
-    await run.store.lease(run.caller, name, owner, _HANDED_OVER_S, takeover=True, epoch=None)
-    hold.kept = True
-    await run.store.mirrors.forget_origin(run.caller, name)
-    return version
+async def _hand_over(run: Run, hold: Hold, target: Target, each: SessionReport) -> None:
+    """Keeps the lease for the old store, unless the session is no longer as it was carried back."""
+    version = await _kept(run, hold, target, each.session)
+    if version is None:
+        each.settle(
+            "not-handed-over",
+            Verdict.failed,
+            "the session was written here meanwhile, or its lease was taken over: it stays here; roll back again",
+        )
+        return
+    target.version, hold.kept = version, True
+    await run.store.mirrors.forget_origin(run.caller, each.session)
+
+
+async def _kept(run: Run, hold: Hold, target: Target, name: str) -> int | None:
+    """The version at which the old store has it. None: the lease was not ours all the time, or the version moved."""
+    try:
+        await hold.prolong(_HANDED_OVER_S)
+        if (await run.store.show(run.caller, name)).version != target.version:
+            return None  # whoever read our epoch can write under it
+        if target.mirrored:
+            return await run.store.mirrors.switch(run.caller, name, on=False, epoch=hold.epoch)
+    except Fenced:
+        return None
+    return target.version
 
 
 async def _plan(source: Source, origin: Origin, target: Target | None = None) -> SessionPlan:

@@ -56,7 +56,7 @@ async def read_target(store: AuthStore, caller: Caller, name: str) -> Target | N
 
 
 def _digest(ktype: str, text: bytes) -> bytes:
-    """A stored value that is none of its type equals nothing but the very same text."""
+    """A stored value that is none of its type equals nothing but one that says the very same."""
     try:
         return digest(ktype, text)
     except BadValue:

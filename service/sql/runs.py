@@ -33,9 +33,11 @@ SELECT EXISTS (
 )
 """
 
+# `not-handed-over`: a rollback had written these values back when somebody wrote here.
 KNOWN_DIGEST_SQL: Final = """
 SELECT coalesce(bool_or(m.digest = $2), false) FROM migrate_run_sessions m
-WHERE m.sid = $1 AND m.outcome IN ('copying', 'copied', 'same', 'cut-over', 'giving-back', 'rolled-back')
+WHERE m.sid = $1
+  AND m.outcome IN ('copying', 'copied', 'same', 'cut-over', 'giving-back', 'not-handed-over', 'rolled-back')
 """
 
 LIST_RUNS_SQL: Final = """
