@@ -40,7 +40,7 @@ from service.observe import (
     setup_logging,
     setup_sentry,
 )
-from service.store import keyring, make_store
+from service.store import keyring, make_store, store_options
 from service.vault import MasterKeys
 
 _log = get_logger("authstore.process")
@@ -72,8 +72,7 @@ def run(settings: Settings, reload: Callable[[], Settings]) -> None:
         stack.callback(close_sentry)
         server = None
         if settings.embedded:
-            connections = ServerSettings.connections_for(settings.workers * settings.pool_max)
-            own = ServerSettings(max_connections=connections)
+            own = embedded_settings(settings)
             server = EmbeddedPostgres(settings.data_dir, pg_bin=settings.pg_bin, settings=own)
             stack.callback(server.stop)
             url = server.start()
@@ -87,6 +86,12 @@ def run(settings: Settings, reload: Callable[[], Settings]) -> None:
                 runner.run(serve(parts))
             else:
                 runner.run(_watch_workers(parts, partial(_run_worker, settings, url, reload)))
+
+
+def embedded_settings(settings: Settings) -> ServerSettings:
+    """Those of the embedded Postgres: with connections for every serving process's store."""
+    pooled = settings.workers * store_options(settings).connections
+    return ServerSettings(max_connections=ServerSettings.connections_for(pooled))
 
 
 def prepare_process(settings: Settings) -> None:

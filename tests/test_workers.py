@@ -10,11 +10,15 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from api import serve
 from service_process import COMMAND, ServiceProcess
 
+from service.config import Settings
 from service.embedded import attach
 from service.errors import NotLetIn
+from service.process import embedded_settings
 from service.sql.pool import Database
+from service.store import store_options
 
 COMMITS = 40
 
@@ -154,6 +158,17 @@ async def test_the_embedded_postgres_has_connections_for_all_workers(tmp_path):
         connection = await asyncpg.connect(url)
         assert await connection.fetchval("SHOW max_connections") == "95"
         await connection.close()
+
+
+@pytest.mark.parametrize("pool_max", [1, 2, 3, 4, 10])
+async def test_the_embedded_postgres_has_room_for_what_a_small_pool_really_opens(database_url, pool_max):
+    """A store has lanes of its own for commits and gets beside its pool, however small that was asked to be."""
+    async with serve(database_url, pool_max=pool_max) as api:
+        lanes = (api.store.write_lanes, api.store.read_lanes)
+        most = api.store.database.pool_max + sum(len(each._workers) for each in lanes)
+    settings = Settings(pool_max=pool_max, workers=20)
+    assert store_options(settings).connections == most
+    assert embedded_settings(settings).max_connections >= 20 * most + 15
 
 
 def test_a_lost_master_key_is_not_replaced(tmp_path):
