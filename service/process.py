@@ -75,7 +75,7 @@ def run(settings: Settings, reload: Callable[[], Settings]) -> None:
             own = embedded_settings(settings)
             server = EmbeddedPostgres(settings.data_dir, pg_bin=settings.pg_bin, settings=own)
             stack.callback(server.stop)
-            url = server.start()
+            url = server.start(_tell)
         else:
             assert settings.database_url is not None  # noqa: S101 - what embedded says
             url = settings.database_url.get_secret_value()
@@ -223,11 +223,16 @@ def _watcher(metrics: Metrics) -> Callable[[ServerEvent], None]:
     def watch(event: ServerEvent) -> None:
         if event.kind == "exited":
             metrics.postgres_restart()
-            _log.error("the embedded Postgres ended", exit_code=event.exit_code)
-        elif event.kind == "waiting":
-            _log.warning("waiting for processes of an earlier Postgres to end")
-        elif event.kind == "failed" and event.error is not None:
-            _log.exception("the embedded Postgres did not start", exc=event.error)
-            report(event.error)
+        _tell(event)
 
     return watch
+
+
+def _tell(event: ServerEvent) -> None:
+    if event.kind == "exited":
+        _log.error("the embedded Postgres ended", exit_code=event.exit_code)
+    elif event.kind == "waiting":
+        _log.warning("waiting for processes of an earlier Postgres to end")
+    elif event.kind == "failed" and event.error is not None:
+        _log.exception("the embedded Postgres did not start", exc=event.error)
+        report(event.error)
