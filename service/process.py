@@ -2,8 +2,8 @@
 
     run ── embedded Postgres (main thread) ── workers? ── serve ── web application
 
-With one worker the process serves by itself; with several it owns Postgres and the port, and watches children that
-share it.
+With one worker the process serves by itself; with several it owns Postgres, the port and the unix socket, and watches
+children that share them.
 On SIGTERM or SIGINT readiness goes first, accepted requests are answered, then everything stops in reverse order.
 """
 
@@ -13,6 +13,7 @@ import resource
 import signal
 import socket
 import ssl
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
@@ -54,7 +55,7 @@ _NOTICE_S: Final = 0.5
 class Parts:
     """What a serving process is made of. ``server`` only where Postgres is this process's own.
 
-    ``sockets``: listening already, when they are shared with others.
+    ``sockets``: listening already, when they are shared with others. ``serves``: called once it listens.
     """
 
     settings: Settings
@@ -63,6 +64,7 @@ class Parts:
     token: str | None = field(repr=False)
     server: EmbeddedPostgres | None = None
     sockets: Sequence[socket.socket] = ()
+    serves: Callable[[], None] = lambda: None
 
 
 def run(settings: Settings, reload: Callable[[], Settings]) -> None:
@@ -120,6 +122,7 @@ async def serve(parts: Parts) -> None:
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         await _listen(runner, parts)
+        parts.serves()
         _spare_the_collector()
         await stop.wait()
         _log.info("stopping")
@@ -145,24 +148,28 @@ async def _watch_workers(parts: Parts, work: workers.Work) -> None:
         if parts.server is not None:
             metrics = Metrics(version("baileys-auth-store"))
             stack.push_async_callback(end, asyncio.create_task(parts.server.supervise(_watcher(metrics))))
-        if parts.settings.unix_socket is not None:
-            listening.free_path(parts.settings.unix_socket)
-        sockets = listening.bind(parts.settings.host, parts.settings.port)
-        await workers.watch(parts.settings.workers, work, stop, sockets)
+        _tls(parts.settings)  # said once here, not by each child
+        await workers.watch(parts.settings.workers, work, stop, _bound(parts.settings))
 
 
 def _run_worker(
-    settings: Settings, url: str, reload: Callable[[], Settings], number: int, sockets: Sequence[socket.socket]
+    settings: Settings,
+    url: str,
+    reload: Callable[[], Settings],
+    sockets: Sequence[socket.socket],
+    serves: Callable[[], None],
 ) -> None:
-    """A child's whole life. The unix socket is the first one's."""
-    if number:
-        settings = settings.model_copy(update={"unix_socket": None})
-    prepare_process(settings)
-    masters = first_secrets.master_keys(settings, reload)
-    parts = Parts(settings, url, masters, first_secrets.first_token(settings), sockets=sockets)
+    """A child's whole life. What ends it is logged here: multiprocessing would print the text of any exception."""
     try:
+        prepare_process(settings)
+        masters = first_secrets.master_keys(settings, reload)
+        parts = Parts(settings, url, masters, first_secrets.first_token(settings), sockets=sockets, serves=serves)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(parts))
+    except Exception as error:
+        _log.exception("a worker failed", exc=error)
+        report(error)
+        sys.exit(1)
     finally:
         close_sentry()
 
@@ -187,19 +194,21 @@ def _stop_event() -> asyncio.Event:
 async def _listen(runner: Runner, parts: Parts) -> None:
     settings = parts.settings
     context = _tls(settings)
-    if settings.unix_socket is not None:
-        listening.free_path(settings.unix_socket)
-    for bound in parts.sockets or listening.bind(settings.host, settings.port):
-        await web.SockSite(runner, bound, ssl_context=context).start()
-    if settings.unix_socket is not None:
-        try:
-            await web.UnixSite(runner, str(settings.unix_socket)).start()
-        except OSError as error:
-            raise listening.path_refused(settings.unix_socket, error) from None
+    for bound in parts.sockets or _bound(settings):
+        tls = None if bound.family == socket.AF_UNIX else context
+        await web.SockSite(runner, bound, ssl_context=tls).start()
     made = first_secrets.token_file(settings)
     for address in runner.addresses:
         shown = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else f"unix:{address}"
         _log.info("listening", address=shown, token_file=None if made is None else str(made))
+
+
+def _bound(settings: Settings) -> list[socket.socket]:
+    """Listening sockets on all that the settings name. Raises StartError."""
+    sockets = listening.bind(settings.host, settings.port)
+    if settings.unix_socket is not None:
+        sockets.append(listening.bind_path(settings.unix_socket))
+    return sockets
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:
