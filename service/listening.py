@@ -30,8 +30,17 @@ def bind(host: str, port: int) -> list[socket.socket]:
     return bound
 
 
-def free_path(path: Path) -> None:
-    """Removes the socket of a service that is gone. Raises StartError when somebody answers on it."""
+def bind_path(path: Path) -> socket.socket:
+    """A listening unix socket, in place of that of a service that is gone. Raises StartError."""
+    try:
+        _free(path)
+        return _bound(socket.AF_UNIX, str(path))
+    except OSError as error:
+        raise _refused(f"unix:{path}", error, "the path: AUTHSTORE_UNIX_SOCKET or --unix-socket") from None
+
+
+def _free(path: Path) -> None:
+    """Removes a socket on which nobody answers. Raises OSError when somebody does."""
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
             return
@@ -43,14 +52,7 @@ def free_path(path: Path) -> None:
     except ConnectionRefusedError:
         path.unlink(missing_ok=True)
         return
-    except OSError as error:
-        raise path_refused(path, error) from None
-    raise path_refused(path, OSError(errno.EADDRINUSE, ""))
-
-
-def path_refused(path: Path, error: OSError) -> StartError:
-    """What is said when a unix socket cannot be had."""
-    return _refused(f"unix:{path}", error, "the path: AUTHSTORE_UNIX_SOCKET or --unix-socket")
+    raise OSError(errno.EADDRINUSE, "")
 
 
 def _refused(where: str, error: OSError, change: str) -> StartError:
@@ -69,10 +71,11 @@ def _addresses(
     return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
 
 
-def _bound(family: socket.AddressFamily, address: _Address) -> socket.socket:
+def _bound(family: socket.AddressFamily, address: _Address | str) -> socket.socket:
     made = socket.socket(family, socket.SOCK_STREAM)
     try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # not to wait for connections of an earlier life
+        if family != socket.AF_UNIX:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # not to wait for connections of an earlier life
         if family == socket.AF_INET6:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         made.bind(address)

@@ -2,8 +2,8 @@
 
     run ── embedded Postgres (main thread) ── workers? ── serve ── web application
 
-With one worker the process serves by itself; with several it owns Postgres and the port, and watches children that
-share it.
+With one worker the process serves by itself; with several it owns Postgres, the port and the unix socket, and watches
+children that share them.
 On SIGTERM or SIGINT readiness goes first, accepted requests are answered, then everything stops in reverse order.
 """
 
@@ -13,6 +13,7 @@ import resource
 import signal
 import socket
 import ssl
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
@@ -40,7 +41,7 @@ from service.observe import (
     setup_logging,
     setup_sentry,
 )
-from service.store import keyring, make_store
+from service.store import keyring, make_store, store_options
 from service.vault import MasterKeys
 
 _log = get_logger("authstore.process")
@@ -54,7 +55,7 @@ _NOTICE_S: Final = 0.5
 class Parts:
     """What a serving process is made of. ``server`` only where Postgres is this process's own.
 
-    ``sockets``: listening already, when they are shared with others.
+    ``sockets``: listening already, when they are shared with others. ``serves``: called once it listens.
     """
 
     settings: Settings
@@ -63,6 +64,7 @@ class Parts:
     token: str | None = field(repr=False)
     server: EmbeddedPostgres | None = None
     sockets: Sequence[socket.socket] = ()
+    serves: Callable[[], None] = lambda: None
 
 
 def run(settings: Settings, reload: Callable[[], Settings]) -> None:
@@ -72,11 +74,10 @@ def run(settings: Settings, reload: Callable[[], Settings]) -> None:
         stack.callback(close_sentry)
         server = None
         if settings.embedded:
-            connections = ServerSettings.connections_for(settings.workers * settings.pool_max)
-            own = ServerSettings(max_connections=connections)
+            own = embedded_settings(settings)
             server = EmbeddedPostgres(settings.data_dir, pg_bin=settings.pg_bin, settings=own)
             stack.callback(server.stop)
-            url = server.start()
+            url = server.start(_tell)
         else:
             assert settings.database_url is not None  # noqa: S101 - what embedded says
             url = settings.database_url.get_secret_value()
@@ -87,6 +88,12 @@ def run(settings: Settings, reload: Callable[[], Settings]) -> None:
                 runner.run(serve(parts))
             else:
                 runner.run(_watch_workers(parts, partial(_run_worker, settings, url, reload)))
+
+
+def embedded_settings(settings: Settings) -> ServerSettings:
+    """Those of the embedded Postgres: with connections for every serving process's store."""
+    pooled = settings.workers * store_options(settings).connections
+    return ServerSettings(max_connections=ServerSettings.connections_for(pooled))
 
 
 def prepare_process(settings: Settings) -> None:
@@ -115,6 +122,7 @@ async def serve(parts: Parts) -> None:
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         await _listen(runner, parts)
+        parts.serves()
         _spare_the_collector()
         await stop.wait()
         _log.info("stopping")
@@ -140,24 +148,28 @@ async def _watch_workers(parts: Parts, work: workers.Work) -> None:
         if parts.server is not None:
             metrics = Metrics(version("baileys-auth-store"))
             stack.push_async_callback(end, asyncio.create_task(parts.server.supervise(_watcher(metrics))))
-        if parts.settings.unix_socket is not None:
-            listening.free_path(parts.settings.unix_socket)
-        sockets = listening.bind(parts.settings.host, parts.settings.port)
-        await workers.watch(parts.settings.workers, work, stop, sockets)
+        _tls(parts.settings)  # said once here, not by each child
+        await workers.watch(parts.settings.workers, work, stop, _bound(parts.settings))
 
 
 def _run_worker(
-    settings: Settings, url: str, reload: Callable[[], Settings], number: int, sockets: Sequence[socket.socket]
+    settings: Settings,
+    url: str,
+    reload: Callable[[], Settings],
+    sockets: Sequence[socket.socket],
+    serves: Callable[[], None],
 ) -> None:
-    """A child's whole life. The unix socket is the first one's."""
-    if number:
-        settings = settings.model_copy(update={"unix_socket": None})
-    prepare_process(settings)
-    masters = first_secrets.master_keys(settings, reload)
-    parts = Parts(settings, url, masters, first_secrets.first_token(settings), sockets=sockets)
+    """A child's whole life. What ends it is logged here: multiprocessing would print the text of any exception."""
     try:
+        prepare_process(settings)
+        masters = first_secrets.master_keys(settings, reload)
+        parts = Parts(settings, url, masters, first_secrets.first_token(settings), sockets=sockets, serves=serves)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(parts))
+    except Exception as error:
+        _log.exception("a worker failed", exc=error)
+        report(error)
+        sys.exit(1)
     finally:
         close_sentry()
 
@@ -182,19 +194,21 @@ def _stop_event() -> asyncio.Event:
 async def _listen(runner: Runner, parts: Parts) -> None:
     settings = parts.settings
     context = _tls(settings)
-    if settings.unix_socket is not None:
-        listening.free_path(settings.unix_socket)
-    for bound in parts.sockets or listening.bind(settings.host, settings.port):
-        await web.SockSite(runner, bound, ssl_context=context).start()
-    if settings.unix_socket is not None:
-        try:
-            await web.UnixSite(runner, str(settings.unix_socket)).start()
-        except OSError as error:
-            raise listening.path_refused(settings.unix_socket, error) from None
+    for bound in parts.sockets or _bound(settings):
+        tls = None if bound.family == socket.AF_UNIX else context
+        await web.SockSite(runner, bound, ssl_context=tls).start()
     made = first_secrets.token_file(settings)
     for address in runner.addresses:
         shown = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else f"unix:{address}"
         _log.info("listening", address=shown, token_file=None if made is None else str(made))
+
+
+def _bound(settings: Settings) -> list[socket.socket]:
+    """Listening sockets on all that the settings name. Raises StartError."""
+    sockets = listening.bind(settings.host, settings.port)
+    if settings.unix_socket is not None:
+        sockets.append(listening.bind_path(settings.unix_socket))
+    return sockets
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:
@@ -218,11 +232,16 @@ def _watcher(metrics: Metrics) -> Callable[[ServerEvent], None]:
     def watch(event: ServerEvent) -> None:
         if event.kind == "exited":
             metrics.postgres_restart()
-            _log.error("the embedded Postgres ended", exit_code=event.exit_code)
-        elif event.kind == "waiting":
-            _log.warning("waiting for processes of an earlier Postgres to end")
-        elif event.kind == "failed" and event.error is not None:
-            _log.exception("the embedded Postgres did not start", exc=event.error)
-            report(event.error)
+        _tell(event)
 
     return watch
+
+
+def _tell(event: ServerEvent) -> None:
+    if event.kind == "exited":
+        _log.error("the embedded Postgres ended", exit_code=event.exit_code)
+    elif event.kind == "waiting":
+        _log.warning("waiting for processes of an earlier Postgres to end")
+    elif event.kind == "failed" and event.error is not None:
+        _log.exception("the embedded Postgres did not start", exc=event.error)
+        report(event.error)

@@ -10,14 +10,14 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from command_line import Cli, Done, assert_all_there, commit, fill, fresh
-from embedded_service import PLAIN, as_root
+from embedded_service import PLAIN, as_root, wait_gone
 from service_process import ServiceProcess
 
 from service.embedded import running
@@ -176,19 +176,64 @@ def test_a_rotation_waits_for_another_at_the_same_file(own):
     own.start()
     key_file = own.data_dir / "master.key"
     before = key_file.read_text()
-    held = os.open(own.data_dir, os.O_RDONLY)
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        rotation = Cli(own.data_dir).start("key", "rotate")
-        while rotation.poll() is None and not re.search(rf"-> FLOCK .*:{os.fstat(held).st_ino} ", LOCKS.read_text()):
-            time.sleep(0.05)
-        assert rotation.poll() is None
+    with rotation_waiting(own.data_dir):
         assert key_file.read_text() == before
-    finally:
-        os.close(held)
-    assert rotation.wait(60) == 0
     assert key_file.read_text().endswith(before)
     assert key_file.read_text() != before
+
+
+@pytest.mark.parametrize("wrong", ["no database", "another key"])
+def test_a_rotation_that_cannot_begin_changes_no_key(own, wrong):
+    """A running service would make sessions under a key that the rotation brought and its copies do not have."""
+    own.start()
+    fill(own, 1)
+    own.stop()
+    key_file = own.data_dir / "master.key"
+    if wrong == "no database":
+        (own.data_dir / "pg").rename(own.data_dir.parent / "elsewhere")
+    else:
+        key_file.write_text(base64.b64encode(secrets.token_bytes(32)).decode() + "\n")
+    before = key_file.read_text()
+    done = Cli(own.data_dir)("key", "rotate")
+    assert done.code == (2 if wrong == "no database" else 1)
+    assert "a new key" not in done.out
+    assert key_file.read_text() == before
+
+
+def test_a_rotation_that_fails_after_its_new_key_says_that_there_is_one(own):
+    own.start()
+    made = fill(own, 5)
+    key_file = own.data_dir / "master.key"
+    before = key_file.read_text()
+    postgres = int((own.data_dir / "pg" / "postmaster.pid").read_text().split()[0])
+    with rotation_waiting(own.data_dir) as rotation:
+        own.kill9()
+        assert wait_gone(postgres)
+    done = rotation.result()
+    assert done.code == 1
+    assert f"a new key stands first in {key_file}" in done.out
+    assert key_file.read_text().endswith(before)
+    assert len(key_file.read_text().split()) == 2
+    own.start()
+    assert_all_there(own, made)
+    assert "5 data keys" in Cli(own.data_dir).good("key", "rotate").out
+
+
+@contextmanager
+def rotation_waiting(data_dir: Path) -> Iterator["Future[Done]"]:
+    """A rotation that is open and has not changed the key file, for as long as the context is open."""
+    held = os.open(data_dir, os.O_RDONLY)
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            rotation = pool.submit(Cli(data_dir), "key", "rotate")
+            waits = re.compile(rf"-> FLOCK .*:{os.fstat(held).st_ino} ")
+            while not rotation.done() and not waits.search(LOCKS.read_text()):
+                time.sleep(0.05)
+            assert not rotation.done()
+            yield rotation
+        finally:
+            os.close(held)
 
 
 @as_root

@@ -1,14 +1,17 @@
 """A copy of a data folder is another folder: whatever is done with it, the service of the original stays as it is."""
 
+import json
 import os
 import shutil
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import asyncpg
 import pytest
 from command_line import Cli, assert_all_there, fill
+from embedded_service import as_root
 from service_process import ServiceProcess
 
 from service.embedded import EmbeddedPostgres, attach, running
@@ -90,6 +93,55 @@ async def test_a_copy_of_a_running_folder_does_not_lead_to_it(open_folder: Path,
         _stop(original)
 
 
+def _as_the_release_before_noted(data_dir: Path) -> None:
+    """Its service noted where the socket is, and not of which folder."""
+    lock = data_dir / "lock"
+    noted = json.loads(lock.read_text())
+    del noted["of"]
+    lock.write_text(json.dumps(noted))
+
+
+@pytest.mark.parametrize("above", ["short", _TOO_LONG])
+async def test_a_running_service_of_the_release_before_is_found_and_its_copies_are_not(
+    open_folder: Path, above: str
+) -> None:
+    base = open_folder / above
+    base.mkdir(mode=0o755)
+    original = EmbeddedPostgres(base / "original")
+    original.start()
+    try:
+        _as_the_release_before_noted(base / "original")
+        assert attach(base / "original") == original.dsn
+        _copy(base / "original", base / "copy")
+        await _name(original.dsn, "only_original")
+        assert attach(base / "copy") is None
+        with running(base / "copy") as dsn:
+            assert await _names(dsn) == []
+        if above == _TOO_LONG:
+            shutil.rmtree(Folder.at(base / "copy").recorded_socket_folder() or base)
+        assert attach(base / "original") == original.dsn
+    finally:
+        _stop(original)
+
+
+@as_root
+def test_a_copy_is_not_taken_for_its_original_where_processes_cannot_be_looked_at(open_folder: Path) -> None:
+    """As by the root of a container, while somebody is about to start the copy: its lock still names the other socket."""
+    original = EmbeddedPostgres(open_folder / "original")
+    copy = open_folder / "copy"
+    original.start()
+    try:
+        _as_the_release_before_noted(original.data_dir)
+        _copy(original.data_dir, copy)
+        held = Folder.at(copy).hold()
+        look = "import pathlib, sys, service.embedded as e; print(e.attach(pathlib.Path(sys.argv[1])))"
+        blind = ["setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace", sys.executable, "-c", look, copy]
+        assert subprocess.run(blind, capture_output=True, text=True, check=True).stdout == "None\n"
+        os.close(held)
+    finally:
+        _stop(original)
+
+
 def test_commands_on_a_copy_leave_the_running_service_alone(tmp_path: Path) -> None:
     """`key rotate` would wrap its data keys by a key that only the copy has."""
     with ServiceProcess(tmp_path / "data") as service:
@@ -98,7 +150,7 @@ def test_commands_on_a_copy_leave_the_running_service_alone(tmp_path: Path) -> N
         later = fill(service, 1)
         beside = Cli(tmp_path / "copy")
         beside.good("sessions", "delete", "--purge", next(iter(made)))
-        assert beside.good("key", "rotate").out.startswith("2 data keys")
+        assert "\n2 data keys" in beside.good("key", "rotate").out
         assert next(iter(later)) not in beside.good("sessions", "list").out
         assert_all_there(service, made | later)
     with service:

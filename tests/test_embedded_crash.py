@@ -13,6 +13,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 from embedded_service import WITHOUT_DEATH_SIGNAL, Service, is_alive, wait_gone
+from service_process import ServiceProcess
 
 from service.embedded import EmbeddedPostgres, ServerEvent, account, attach, binaries, processes, running
 from service.embedded.errors import StartFailed
@@ -180,6 +181,43 @@ async def test_waiting_for_an_earlier_postgres_is_told(tmp_path: Path, monkeypat
         await _next(events, "waiting")
         os.close(held)
         await _next(events, "ready")
+
+
+def test_a_start_that_waits_for_an_earlier_postgres_tells_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.embedded.server._REMIND_AFTER_S", 0.1)
+    server = EmbeddedPostgres(tmp_path)
+    held = processes.claim(Folder.at(tmp_path))
+    assert held is not None
+    told = []
+
+    def note(event: ServerEvent) -> None:
+        told.append(event.kind)
+        os.close(held)
+
+    try:
+        server.start(note)
+        assert told == ["waiting"]
+    finally:
+        server.stop()
+
+
+def test_a_service_that_waits_for_an_earlier_postgres_logs_so(tmp_path: Path) -> None:
+    """Its whole start waits, and nothing else would tell what for."""
+    service = ServiceProcess(tmp_path / "data")
+    folder = Folder.at(service.data_dir)
+    folder.make()
+    held = processes.claim(folder)
+    assert held is not None
+    try:
+        service.launch()
+        deadline = time.monotonic() + 30
+        while b"waiting for processes of an earlier Postgres" not in service.log.read_bytes():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        os.close(held)
+        service.wait_ready()
+    finally:
+        service.stop()
 
 
 def _as_owner(pg: Path, command: list[str]) -> "subprocess.Popen[bytes]":

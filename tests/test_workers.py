@@ -1,20 +1,28 @@
 """Several serving processes on one port: they share a session's commits, one that dies is replaced, none is left behind."""
 
+import asyncio
+import json
 import os
 import signal
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import asyncpg
 import pytest
+from api import serve
 from service_process import COMMAND, ServiceProcess
 
+from service import listening, workers
+from service.config import Settings
 from service.embedded import attach
-from service.errors import NotLetIn
+from service.errors import NotLetIn, StartError
+from service.process import _run_worker, embedded_settings
 from service.sql.pool import Database
+from service.store import store_options
 
 COMMITS = 40
 
@@ -119,6 +127,53 @@ def test_a_second_service_gets_neither_port_nor_path_of_the_first(tmp_path, work
         assert service.call("GET", "/health/ready")["status"] == "ok"
 
 
+@pytest.mark.parametrize("wrong", ["tls_cert", "unix:"])
+def test_what_keeps_workers_from_listening_is_told_once_and_ends_the_service(tmp_path, wrong):
+    """Else the port takes connections that nobody ever answers."""
+    pem = tmp_path / "no.pem"
+    pem.write_text("nonsense")
+    env = {
+        "tls_cert": {"AUTHSTORE_TLS_CERT": str(pem), "AUTHSTORE_TLS_KEY": str(pem)},
+        "unix:": {"AUTHSTORE_UNIX_SOCKET": str(tmp_path / "absent" / "http.sock")},
+    }[wrong]
+    service = ServiceProcess(tmp_path / "data", {"AUTHSTORE_WORKERS": "2", **env})
+    service.launch()
+    assert ended(service) == 1
+    said = service.log.read_text()
+    (sentence,) = [line for line in said.splitlines() if not line.startswith("{")]
+    assert sentence.startswith("authstore: ")
+    assert wrong in sentence
+    assert "a worker ended" not in said
+
+
+def ended(service: ServiceProcess) -> int:
+    """The exit code of a service that ends by itself; one that does not is killed."""
+    try:
+        return service.wait(30)
+    finally:
+        if service._process is not None:
+            service.kill9()
+
+
+async def test_workers_of_which_none_can_serve_end_the_service(database_url, tmp_path, capfd):
+    """After a few tries each. What ends them is logged as every error is: its class and where, never its text."""
+    pem = tmp_path / "no.pem"
+    pem.write_text("nonsense")
+    load = partial(
+        Settings.model_validate, {"master_key": "00" * 32, "tls_cert": pem, "tls_key": pem, "token": "t" * 32}
+    )
+    work = partial(_run_worker, load(), database_url, load)
+    async with asyncio.timeout(60):
+        with pytest.raises(StartError, match="serve"):
+            await workers.watch(2, work, asyncio.Event(), listening.bind("127.0.0.1", 0))
+    said = capfd.readouterr().err.splitlines()
+    assert [line for line in said if not line.startswith("{")] == []
+    failed = [json.loads(line) for line in said if "a worker failed" in line]
+    assert len(failed) == 6
+    assert "StartError" in str(failed[0])
+    assert "PEM" not in str(failed[0])
+
+
 def test_a_stopping_service_refuses_what_it_would_not_answer(tmp_path):
     """Nobody queues behind workers that end: the port is closed as soon as the last of them closes it."""
     with ServiceProcess(tmp_path / "data", {"AUTHSTORE_WORKERS": "2"}) as service:
@@ -154,6 +209,17 @@ async def test_the_embedded_postgres_has_connections_for_all_workers(tmp_path):
         connection = await asyncpg.connect(url)
         assert await connection.fetchval("SHOW max_connections") == "95"
         await connection.close()
+
+
+@pytest.mark.parametrize("pool_max", [1, 2, 3, 4, 10])
+async def test_the_embedded_postgres_has_room_for_what_a_small_pool_really_opens(database_url, pool_max):
+    """A store has lanes of its own for commits and gets beside its pool, however small that was asked to be."""
+    async with serve(database_url, pool_max=pool_max) as api:
+        lanes = (api.store.write_lanes, api.store.read_lanes)
+        most = api.store.database.pool_max + sum(len(each._workers) for each in lanes)
+    settings = Settings(pool_max=pool_max, workers=20)
+    assert store_options(settings).connections == most
+    assert embedded_settings(settings).max_connections >= 20 * most + 15
 
 
 def test_a_lost_master_key_is_not_replaced(tmp_path):

@@ -8,7 +8,8 @@ import typer
 from service import first_secrets
 from service.cli.output import Format, FormatOption, show
 from service.cli.surroundings import settings_of, with_store
-from service.store import keyring
+from service.config import Settings
+from service.store import AuthStore, keyring
 
 app = typer.Typer(help="Master keys.", no_args_is_help=True)
 
@@ -23,14 +24,20 @@ def rotate(context: typer.Context) -> None:
     open: they stay under their old key.
     """
     settings = settings_of(context)
-    made = None if settings.master_keys else first_secrets.add_master_key(settings)
-    done = with_store(context, lambda store: keyring.rewrap(store.database, store.masters))
+    done = with_store(context, lambda store: _rotated(settings, store))
     typer.echo(f"{done.wrapped} data keys wrapped by the current master key")
-    if made is not None:
-        typer.echo(f"a new key stands first in {made}: copies of that file made before do not open what is stored now")
     if done.broken:
         typer.echo(f"authstore: {done.broken} data keys do not open and stay under their old key", err=True)
         sys.exit(3)
+
+
+async def _rotated(settings: Settings, store: AuthStore) -> keyring.Rotated:
+    """The key file changes only once the store is open, and that is said at once: a running service uses the new key."""
+    if not settings.master_keys:
+        made = first_secrets.add_master_key(settings)
+        typer.echo(f"a new key stands first in {made}: copies of that file made before do not open what is stored now")
+        store.masters.refresh()
+    return await keyring.rewrap(store.database, store.masters)
 
 
 @app.command("status")

@@ -30,7 +30,7 @@ def attach(data_dir: Path) -> str | None:
     Raises UnsafeFolder for a user who is neither that of the service nor root.
     """
     folder = Folder.at(data_dir)
-    socket_folder = folder.recorded_socket_folder()
+    socket_folder = folder.recorded_socket_folder() or _of_an_earlier_release(folder)
     if socket_folder is None or not processes.has_service(folder) or not _answers(socket_folder / SOCKET):
         return None
     if folders.listener_of(socket_folder) not in (processes.postmaster_of(folder), 0) or not folder.is_held():
@@ -63,6 +63,14 @@ def running(data_dir: Path, *, pg_bin: Path | None = None, settings: ServerSetti
         finally:
             server.stop()
         return
+
+
+def _of_an_earlier_release(folder: Folder) -> Path | None:
+    """Where a service of a release that did not note its folder has its socket, as long as that service lives.
+
+    A copy has the same note: what it says is taken only where the Postgres is seen to work in this very folder.
+    """
+    return folder.unsigned_socket_folder() if processes.is_seen_in(folder) else None
 
 
 def _answers(path: Path) -> bool:

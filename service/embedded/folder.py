@@ -149,9 +149,17 @@ class Folder:
 
     def recorded_socket_folder(self) -> Path | None:
         """Where the latest holder of the lock put the socket; None when there never was one, also not for a copy."""
+        return self._noted_socket_folder(signed=True)
+
+    def unsigned_socket_folder(self) -> Path | None:
+        """The same where the note does not say of which folder it is, as earlier releases left it: maybe a copy's."""
+        return self._noted_socket_folder(signed=False)
+
+    def _noted_socket_folder(self, *, signed: bool) -> Path | None:
         try:
             noted = json.loads(self.lock.read_bytes())
-            return Path(noted["socket_folder"]) if noted["of"] == self._identity() else None
+            ours = noted["of"] == self._identity() if signed else "of" not in noted
+            return Path(noted["socket_folder"]) if ours else None
         except (FileNotFoundError, NotADirectoryError):
             return None
         except PermissionError:

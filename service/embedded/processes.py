@@ -69,6 +69,17 @@ def postmaster_of(folder: Folder) -> int | None:
     return pid if pid is not None and _serves(pid, folder.pg) else None
 
 
+def is_seen_in(folder: Folder) -> bool:
+    """Whether the process that postmaster.pid names works in this data, and not maybe in that of which it is a copy.
+
+    False too for who may not look at that process.
+    """
+    pid = named_pid(folder.pg / _PID_FILE)
+    with suppress(OSError):
+        return pid is not None and _works_in(pid, folder.pg)
+    return False
+
+
 def clear(folder: Folder, socket_folder: Path) -> None:
     """Remove lock files of the dead. Raises ForeignServer when a living Postgres of this data wrote one of them.
 
@@ -111,11 +122,15 @@ def _serves(pid: int, pg: Path) -> bool:
         if status.state in "ZX" or not status.name.startswith("postgres"):
             return False
         try:
-            return os.path.samestat(os.stat(f"/proc/{pid}/cwd"), pg.stat())
+            return _works_in(pid, pg)
         except PermissionError:
             # A container's root may not look at other users' processes: take any Postgres of the data's owner for it.
             return os.stat(f"/proc/{pid}").st_uid == pg.stat().st_uid
     return False
+
+
+def _works_in(pid: int, pg: Path) -> bool:
+    return os.path.samestat(os.stat(f"/proc/{pid}/cwd"), pg.stat())
 
 
 class _Status(NamedTuple):

@@ -107,14 +107,15 @@ class EmbeddedPostgres:
         """The release of the programs, like ``18.6``."""
         return self._state.binaries.version
 
-    def start(self) -> str:
+    def start(self, report: Callable[[ServerEvent], None] = lambda _: None) -> str:
         """Open the folder, start Postgres and wait until it takes connections, however long recovery lasts.
 
-        Call it from the main thread. Returns `dsn`. Raises EmbeddedError; the folder is then free again.
+        Call it from the main thread. ``report`` hears while it waits for processes of an earlier Postgres to end.
+        Returns `dsn`. Raises EmbeddedError; the folder is then free again.
         """
         self.open()
         try:
-            for _ in self._bring_up():
+            for _ in self._bring_up(report):
                 time.sleep(_STEP_S)
         except BaseException:
             self.stop()
@@ -204,7 +205,7 @@ class EmbeddedPostgres:
             durability = settings.checked(account, found, place)
         return _Opened(held, account, found, socket_folder, durability)
 
-    def _bring_up(self, report: Callable[[ServerEvent], None] = lambda _: None) -> Iterator[None]:
+    def _bring_up(self, report: Callable[[ServerEvent], None]) -> Iterator[None]:
         """Start Postgres; one step for each moment that it is not ready yet."""
         opened = self._state
         remind_at = time.monotonic() + _REMIND_AFTER_S

@@ -29,6 +29,6 @@ second look, never a wrong write. Refusals are only spoken after a fresh look.
 
 from service.store.auth_store import AuthStore
 from service.store.caller import Caller
-from service.store.configured import make_store
+from service.store.configured import make_store, store_options
 
-__all__ = ["AuthStore", "Caller", "make_store"]
+__all__ = ["AuthStore", "Caller", "make_store", "store_options"]

@@ -38,9 +38,9 @@ _LEAST_POOL: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class StoreOptions:
-    """``pool_max``: connections in all; ``patience_s``: how long a request waits for a server that is away.
+    """``pool_max``: connections in all, but never fewer than four: see `connections`; ``pooled``: see `Database`.
 
-    ``statement_s``: how long a statement waits for its answer.
+    ``patience_s``: how long a request waits for a server that is away; ``statement_s``: a statement for its answer.
     """
 
     pool_max: int = 10
@@ -49,23 +49,44 @@ class StoreOptions:
     statement_s: float = 30.0
     delete_window: timedelta = timedelta(days=7)
 
+    @property
+    def write_lanes(self) -> int:
+        """Connections that only commit."""
+        return max(1, min(_WRITE_LANES, self.pool_max // 3))
+
+    @property
+    def read_lanes(self) -> int:
+        """Connections that only get."""
+        return max(1, min(_READ_LANES, self.pool_max // 4))
+
+    @property
+    def pool(self) -> int:
+        """Connections for everything else."""
+        return max(_LEAST_POOL, self.pool_max - self.write_lanes - self.read_lanes)
+
+    @property
+    def connections(self) -> int:
+        """How many a store opens at most: more than ``pool_max`` where that is too few for each kind."""
+        return self.write_lanes + self.read_lanes + self.pool
+
 
 class AuthStore:
     """The auth state of every tenant's sessions. Made once a process, closed at its end."""
 
     def __init__(self, url: str, masters: MasterKeys, first_token: str | None, options: StoreOptions) -> None:
-        writes = max(1, min(_WRITE_LANES, options.pool_max // 3))
-        reads = max(1, min(_READ_LANES, options.pool_max // 4))
-        pool = max(_LEAST_POOL, options.pool_max - writes - reads)
         self.database = Database(
-            url, pool_max=pool, pooled=options.pooled, statement_s=options.statement_s, patience_s=options.patience_s
+            url,
+            pool_max=options.pool,
+            pooled=options.pooled,
+            statement_s=options.statement_s,
+            patience_s=options.patience_s,
         )
         self.masters = masters
         self.write_lanes: Lanes[Change, Applied | NotApplied] = Lanes(
-            self.database, commit_all, lanes=writes, patience_s=options.patience_s, doubt=doubtful
+            self.database, commit_all, lanes=options.write_lanes, patience_s=options.patience_s, doubt=doubtful
         )
         self.read_lanes: Lanes[Wanted, Got] = Lanes(
-            self.database, get_all, lanes=reads, patience_s=options.patience_s, most=(256, 8192)
+            self.database, get_all, lanes=options.read_lanes, patience_s=options.patience_s, most=(256, 8192)
         )
         heads = Heads(self.database, masters)
         self.settler = Settler(self.database, heads)
