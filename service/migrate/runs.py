@@ -88,8 +88,10 @@ class Run:
         details = json.dumps(asdict(each), default=str).encode()
         try:
             return await self.store.mirrors.seal_note(self.caller, each.session, str(self.id), details)
-        except (NoSession, Deleted):
-            return None  # not moved: there is no key to seal under, and the counts say what matters
+        except (NoSession, Deleted, Corrupt):
+            return (
+                None  # not moved: there is no key to seal under (or none that opens), and the counts say what matters
+            )
 
 
 async def left_so(store: AuthStore, caller: Caller, plan: SessionPlan, source: str, stands: tuple[int, bytes]) -> bool:

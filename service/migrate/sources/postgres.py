@@ -174,7 +174,8 @@ class PostgresSnapshot(Snapshot):
 
     async def read(self, session: str) -> Found:
         with understood():
-            return await self._source.read(self._connection, session)
+            async with self._connection.transaction():  # a savepoint: an error in one session does not end the snapshot
+                return await self._source.read(self._connection, session)
 
 
 async def open_it(url: str, layout: Layout | None) -> Source:

@@ -171,8 +171,13 @@ class FolderSnapshot(SqliteSnapshot):
         with files_understood():
             databases = await asyncio.to_thread(self._source.databases)
         for name, path in databases.items():
-            with understood():
-                has = await asyncio.to_thread(_within, path, _has_rows)
+            try:
+                with understood():
+                    has = await asyncio.to_thread(_within, path, _has_rows)
+            except SourceError as error:
+                if not _is_its_own(error):
+                    raise
+                has = True
             if has:
                 yield name
 
@@ -195,8 +200,14 @@ async def open_it(path: str, layout: Layout | None) -> Source:
         raise SourceAway("there is no such file or folder") from None
     source = SqliteSource(root, alone=root.is_file())
     with understood():
-        for each in source.databases().values():
-            await asyncio.to_thread(_within, each, _check)
+        databases = source.databases()
+    for each in databases.values():
+        try:
+            with understood():
+                await asyncio.to_thread(_within, each, _check)
+        except SourceError as error:
+            if root == each or not _is_its_own(error):
+                raise
     return source
 
 
@@ -214,6 +225,11 @@ def understood() -> Iterator[None]:
         if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_NOTADB:
             raise WrongSource("a file here is no SQLite database") from None
         raise SourceError("a database is damaged or cut off; its owner's tools may mend it") from None
+
+
+def _is_its_own(error: SourceError) -> bool:
+    """Whether one database of a folder is damaged, say: its session is blocked when it is read, the others go on."""
+    return type(error) is SourceError
 
 
 def _within(path: Path, work: Callable[[sqlite3.Connection], T]) -> T:
