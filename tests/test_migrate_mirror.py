@@ -2,24 +2,28 @@
 
 import asyncio
 import json
+import os
+import sqlite3
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
-from migrating import CALLER, Scene, shop, shop_scene
+from migrating import CALLER, Scene, open_store, shop, shop_scene
 
 from service.migrate import mirror
 from service.migrate.cutover import Cutover, cutover
-from service.migrate.mirror import Worker, drain
+from service.migrate.mirror import Links, Worker, carry, drain
 from service.migrate.origin import Origin
 from service.migrate.plan import Options
 from service.migrate.report import Folder
-from service.migrate.runs import Run
-from service.migrate.source import SourceError
+from service.migrate.runs import Run, called
+from service.migrate.source import SourceAway, SourceError
 from service.migrate.sources import open_source, postgres
+from service.migrate.sources.sqlite import SCHEMA
 from service.observe import Metrics
 from service.store.request import CommitRequest, Row
 
@@ -105,6 +109,43 @@ async def test_a_deleted_session_keeps_no_other_waiting(scene: Scene) -> None:
     else:
         assert await drain(scene.store, CALLER) == 2
     assert set(await carried(scene)) == {"b", "c"}
+
+
+@pytest.mark.parametrize("opened", [True, False], ids=["kept-open", "opened-anew"])
+@pytest.mark.parametrize("whole", [True, False])
+async def test_a_database_that_was_moved_away_is_not_begun_anew(
+    database_url: str, tmp_path: Path, opened: bool, whole: bool
+) -> None:
+    place, moved = tmp_path / "shop.db", tmp_path / "moved.db"
+    creds = json.dumps(shop.state()["creds"])
+    with closing(sqlite3.connect(place)) as database, database:
+        database.executescript(SCHEMA)
+        database.execute("INSERT INTO creds VALUES ('__creds__', ?)", (creds,))
+    async with open_store(database_url) as store:
+        async with await open_source(f"sqlite:{place}") as source:
+            run = await Run.begin(store, CALLER, "cutover", called(source), {})
+            chosen = Cutover(stopped=True, watch_s=0, mirror=True)
+            origin = Origin(f"sqlite:{place}", "shop", Options())
+            report = await cutover(run, source, origin, chosen, Folder(None), lambda _: None)
+        assert report.sessions[0].outcome == "cut-over"
+        links = Links()
+        if opened:
+            async with links.to(origin):
+                pass
+        place.rename(moved)
+        rows = [Row("lid-mapping", b"70707", b'"888"')]
+        request = CommitRequest(creds=creds.encode(), rows=rows, reset=True) if whole else CommitRequest(rows=rows)
+        await store.commit(CALLER, "shop", request)
+        with pytest.raises(SourceAway):
+            await carry(store, CALLER, "shop", links)
+        assert [each.entries for each in await store.mirrors.waiting(CALLER)] == [1]
+        assert os.listdir(tmp_path) == ["moved.db"]
+        moved.rename(place)
+        assert await carry(store, CALLER, "shop", links) == 1
+        await links.close()
+    with closing(sqlite3.connect(place)) as database:
+        assert database.execute("SELECT count(*) FROM creds").fetchone() == (1,)
+        assert database.execute("SELECT value FROM signal_keys WHERE id = '70707'").fetchall() == [('"888"',)]
 
 
 async def test_a_failing_mirror_says_so_again_and_again(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,19 +103,17 @@ class SqliteSource(Source):
             return await asyncio.to_thread(_marks, self.find(session))
 
     async def write(self, session: str, creds: bytes | None, rows: Sequence[Write], *, whole: bool = False) -> None:
-        path = self.find(session)
-        if path is None:
-            path = self._new(session)
-            if not whole:  # what changed is no session: beside no creds a client begins a new identity
-                raise SourceAway("the session's database is gone")
+        found = self.find(session)
+        path = found or self._new(session)
+        may_begin = found is None and whole
         with understood():
-            await asyncio.to_thread(_write, path, creds, rows, whole)
+            await asyncio.to_thread(_write, path, creds, rows, whole=whole, may_begin=may_begin)
 
     async def close(self) -> None:
         """Nothing is held open."""
 
     def databases(self) -> dict[str, Path]:
-        """Session -> its file. WrongSource when two files have one name."""
+        """Session -> its file (``alone``: also when it is gone by now). WrongSource when two files have one name."""
         if self._alone:
             return {self._root.stem: self._root}
         found: dict[str, Path] = {}
@@ -331,8 +329,11 @@ def _shown(value: object) -> str:
     return _bytes(value).decode(errors="backslashreplace")
 
 
-def _write(path: Path, creds: bytes | None, rows: Sequence[Write], whole: bool) -> None:
-    new = not path.exists()
+def _write(path: Path, creds: bytes | None, rows: Sequence[Write], *, whole: bool, may_begin: bool) -> None:
+    """One transaction. A database that is not there is begun only if it ``may_begin``: else SourceAway."""
+    new = may_begin and not path.exists()
+    if not new and not path.exists():  # what changed is no session: beside no creds a client begins a new identity
+        raise SourceAway("the session's database is gone")
     with closing(_connect(f"file:{quote(str(path))}?mode={'rwc' if new else 'rw'}")) as connection:
         if new:
             path.chmod(0o600)
