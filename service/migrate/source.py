@@ -23,15 +23,18 @@ Every source passes one contract suite (`tests/source_contract.py`) against the 
 
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from types import TracebackType
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from service.errors import ServiceError
+
+Within = Mapping[str, Any]
+"""Plain values, lists and sets by name."""
 
 
 class SourceError(ServiceError):
@@ -140,6 +143,14 @@ class Source(ABC):
     @abstractmethod
     def place(self) -> str:
         """Where it is, for reports: host and database, or a path. No password, no query."""
+
+    @property
+    def within(self) -> Within | None:
+        """What tells it from other stores at that place: how it is laid out, in which database. No user, no password.
+
+        None where the place says it all.
+        """
+        return None
 
     @abstractmethod
     def snapshot(self) -> AbstractAsyncContextManager[Snapshot]:

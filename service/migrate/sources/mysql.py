@@ -22,7 +22,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -42,6 +42,7 @@ from service.migrate.source import (
     SourceError,
     SourceRefused,
     SourceRow,
+    Within,
     Write,
     WrongSource,
     away,
@@ -113,6 +114,10 @@ class MysqlSource(Source):
     def place(self) -> str:
         address = self._address
         return f"mysql://{address.socket or f'{address.host}:{address.port}'}/{address.database}"
+
+    @property
+    def within(self) -> Within:
+        return {"table": asdict(self.table)}
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator["MysqlSnapshot"]:

@@ -9,13 +9,13 @@ from abc import abstractmethod
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from importlib import import_module
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
 from service import config, dsn
 from service.errors import BadInput
-from service.migrate.source import Found, Snapshot, Source, SourceError, SourceRefused, Write, WrongSource, away
+from service.migrate.source import Found, Snapshot, Source, SourceError, SourceRefused, Within, Write, WrongSource, away
 from service.migrate.sources import Layout
 from service.migrate.sources.layout import chosen
 
@@ -37,6 +37,11 @@ FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND N
 WHERE c.relkind IN ('r', 'p', 'v', 'm') AND pg_table_is_visible(c.oid)
   AND c.relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
 GROUP BY c.relname
+"""
+
+# A URL may leave the database to its user's name or the environment, and the schemas to the user's settings.
+WHERE_SQL: Final = """
+SELECT current_database()::text AS database, current_setting('port') AS port, current_schemas(false)::text[] AS schemas
 """
 
 # Row-level security of which nothing tells that it lets this role see every row: a policy for all that is plainly true.
@@ -82,6 +87,8 @@ class PostgresSource(Source):
     def __init__(self, url: str, layout: Layout | None) -> None:
         self._url = url
         self.layout = layout
+        self.server: Mapping[str, Any] = {}
+        """What the server says of where our statements look: `WHERE_SQL`."""
         self._own: Connection | None = None
 
     @classmethod
@@ -113,6 +120,10 @@ class PostgresSource(Source):
     @property
     def place(self) -> str:
         return dsn.redacted(self._url).partition("?")[0]
+
+    @property
+    def within(self) -> Within:
+        return {"url": dsn.elsewhere(self._url), "server": self.server}
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator["PostgresSnapshot"]:
@@ -188,6 +199,7 @@ async def open_it(url: str, layout: Layout | None) -> Source:
         connection = await connect(url)
         try:
             source = await _find(connection, url, layout)
+            source.server = dict(await connection.fetchrow(WHERE_SQL) or {})
             await source.learn(connection)
         finally:
             await connection.close(timeout=_TIMEOUT_S)
