@@ -3,16 +3,21 @@
 import asyncio
 import json
 import os
+import random
 import sqlite3
+import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
+import asyncpg
 import pytest
-from migrating import CALLER, Scene, open_store, shop, shop_scene
+from migrating import CALLER, MASTER, Scene, open_store, shop, shop_scene
+from postgres_proxy import PostgresProxy
 
 from service.migrate import mirror
 from service.migrate.cutover import Cutover, cutover
@@ -22,10 +27,13 @@ from service.migrate.plan import Options
 from service.migrate.report import Folder
 from service.migrate.runs import Run, called
 from service.migrate.source import SourceAway, SourceError
-from service.migrate.sources import open_source, postgres
+from service.migrate.sources import files, open_source, postgres
 from service.migrate.sources.sqlite import SCHEMA
 from service.observe import Metrics
+from service.store import AuthStore
+from service.store.auth_store import StoreOptions
 from service.store.request import CommitRequest, Row
+from service.vault import MasterKeys
 
 NAMES = ("a", "b", "c")
 
@@ -191,3 +199,136 @@ async def test_a_source_that_does_not_answer_keeps_no_other_waiting(
         assert not running.done()
         running.cancel()
         await worker.close()
+
+
+@asynccontextmanager
+async def locked(scene: Scene) -> AsyncIterator[None]:
+    """Nothing can be written at the source; it can be opened."""
+    connection = await asyncpg.connect(scene.source_url)
+    async with connection.transaction():
+        await connection.execute("LOCK TABLE whatsapp_keys IN EXCLUSIVE MODE")
+        yield
+    await connection.close()
+
+
+@asynccontextmanager
+async def silent(proxy: PostgresProxy) -> AsyncIterator[None]:
+    """Whatever is asked, no answer comes."""
+    proxy.hold()
+    yield
+    proxy.drop()
+    proxy.release()
+
+
+async def mirrored_to(scene: Scene, name: str, spec: str) -> None:
+    kept = await scene.store.mirrors.origin(CALLER, name)
+    assert kept is not None
+    await scene.store.mirrors.keep_origin(CALLER, name, replace(Origin.decode(kept), spec=spec).encode())
+
+
+async def until(what: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not what() and time.monotonic() < deadline:  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
+    assert what()
+
+
+@pytest.mark.parametrize("pool_max", [4, 6])
+async def test_sources_that_hang_leave_connections_to_everybody_else(scene: Scene, pool_max: int) -> None:
+    for name in NAMES:
+        await mirrored_to(scene, name, f"{scene.source_url}&application_name={name}")  # a source each
+        await put(scene, name)
+    store = AuthStore(scene.target_url, MasterKeys([MASTER]), None, StoreOptions(pool_max=pool_max))
+    await store.open()
+    worker = Worker(store)
+    async with locked(scene):
+        running = asyncio.create_task(worker.round())
+        await until(lambda: store.database.usage()[0] > 0)
+        await asyncio.sleep(0.5)  # for more of them, if there are
+        began = time.monotonic()
+        await asyncio.gather(*(store.lease(CALLER, name, "o", 60, takeover=False, epoch=None) for name in NAMES))
+        assert time.monotonic() - began < 2
+    assert await running == 3
+    await worker.close()
+    await store.close()
+
+
+@pytest.mark.parametrize("how", ["locked", "silent"])
+async def test_a_write_that_hangs_is_called_off_and_its_source_pauses(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(mirror, "_WRITE_S", 0.5)
+    monkeypatch.setattr(postgres, "_UNDO_S", 0.5)
+    monkeypatch.setattr(mirror, "_PAUSES_S", (3600.0,))
+    spec = urlsplit(scene.source_url)
+    where = parse_qs(spec.query)
+    async with PostgresProxy(f"{where['host'][0]}/.s.PGSQL.{where['port'][0]}", random.Random(1)) as proxy:
+        for name in NAMES:
+            await mirrored_to(scene, name, f"postgresql://postgres@127.0.0.1:{proxy.port}{spec.path}?sslmode=disable")
+            await put(scene, name)
+        worker = Worker(scene.store)
+        assert await worker.round() == 3
+        for name in NAMES:
+            await put(scene, name, value=b'"999"')
+        began = time.monotonic()
+        async with locked(scene) if how == "locked" else silent(proxy):
+            assert await worker.round() == 0
+            assert await worker.round() == 0  # it pauses, with all its sessions
+        assert time.monotonic() - began < 8
+        assert scene.store.database.usage()[0] == 0
+        assert await waits(scene) == list(NAMES)
+        assert set((await carried(scene)).values()) == {"888"}
+        worker._failures.clear()
+        assert await worker.round() == 3
+        assert set((await carried(scene)).values()) == {"999"}
+        await worker.close()
+
+
+async def test_a_session_that_hangs_is_the_last_of_its_source(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirror, "_WRITE_S", 0.5)
+    monkeypatch.setattr(mirror, "_PAUSES_S", (0.0,))
+    for name in NAMES:  # "a" waits longest
+        await put(scene, name)
+    worker = Worker(scene.store)
+    connection = await asyncpg.connect(scene.source_url)
+    async with connection.transaction():
+        await connection.execute(
+            "INSERT INTO whatsapp_keys (company_id, key_type, key_id, value) VALUES ('a', 'lid-mapping', '70707', '1')"
+        )
+        assert await worker.round() == 0
+        assert await worker.round() == 2
+        assert await waits(scene) == ["a"]
+    await connection.close()
+    assert await worker.round() == 1
+    assert set((await carried(scene)).values()) == {"888"}
+    await worker.close()
+
+
+async def test_a_write_to_a_disk_is_not_left_behind(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A thread cannot be called off: the turn is kept until it is done, or a later write could come before it."""
+    monkeypatch.setattr(mirror, "_WRITE_S", 0.2)
+    release, ended = threading.Event(), threading.Event()
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "creds.json").write_text(json.dumps(shop.state()["creds"]))
+    real = files.FilesSource._write
+
+    def slow(*args: Any, **more: Any) -> None:
+        release.wait(30)
+        real(*args, **more)
+        ended.set()
+
+    monkeypatch.setattr(files.FilesSource, "_write", slow)
+    await mirrored_to(scene, "a", f"files:{tmp_path}")
+    await put(scene, "a")
+    worker = Worker(scene.store)
+    running = asyncio.create_task(worker.round())
+    await asyncio.sleep(1.0)
+    async with scene.store.mirrors.turn(CALLER, "a", wait=False) as turn:
+        assert turn is None
+    release.set()
+    await running
+    assert ended.is_set()
+    assert (tmp_path / "a" / "lid-mapping-70707.json").exists()
+    await worker.close()

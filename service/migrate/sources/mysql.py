@@ -140,7 +140,7 @@ class MysqlSource(Source):
         with understood():
             connection = await self._connection()
             async with AsyncExitStack() as undo:
-                undo.push_async_callback(connection.rollback)
+                undo.push_async_callback(_undo, connection)
                 await connection.begin()
                 own = await self._creds_name(connection, session)
                 if whole:
@@ -341,6 +341,13 @@ def understood() -> Iterator[None]:
         raise SourceError(f"the source refused a statement (MySQL error {code})") from None
     except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
         raise away(error) from None
+
+
+async def _undo(connection: aiomysql.Connection) -> None:
+    """Rolls back, unless the link is cut (as by whoever is cancelled): the server does it then."""
+    if not connection.closed:
+        async with asyncio.timeout(_CONNECT_S):
+            await connection.rollback()
 
 
 async def _find(connection: aiomysql.Connection, layout: Layout | None) -> TableLayout:

@@ -4,6 +4,7 @@ A layout is a class below `PostgresSource` that says which tables make it (``mat
 snapshots are REPEATABLE READ: every session is seen at the same moment, however long the copy takes.
 """
 
+import asyncio
 import hashlib
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -61,6 +62,7 @@ Catalog = Mapping[str, frozenset[str]]
 
 _TIMEOUT_S: Final = 10.0
 _STATEMENT_S: Final = 120.0
+_UNDO_S: Final = 5.0
 _REFUSED: Final = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidPasswordError,
@@ -135,8 +137,7 @@ class PostgresSource(Source):
                 await _unfiltered(connection)
             yield PostgresSnapshot(self, connection)  # errors of whoever reads it are none of the source's
         finally:
-            with suppress(*_AWAY):
-                await connection.close(timeout=_TIMEOUT_S)  # with its transaction, which wrote nothing
+            await _leave(connection)  # with its transaction, which wrote nothing
 
     async def standby(self) -> bool:
         with understood():
@@ -150,9 +151,14 @@ class PostgresSource(Source):
     async def write(self, session: str, creds: bytes | None, rows: Sequence[Write], *, whole: bool = False) -> None:
         with understood():
             connection = await self._connection()
-            async with connection.transaction():
+            try:
+                await connection.execute("BEGIN")
                 await _unfiltered(connection)
                 await self.apply(connection, session, creds, rows, whole=whole)
+                await connection.execute("COMMIT")
+            except BaseException:
+                await _undo(connection)
+                raise
 
     async def keep(self, session: str, *, expired: bool = True) -> None:
         if self.keep_sql is not None:
@@ -162,8 +168,7 @@ class PostgresSource(Source):
     async def close(self) -> None:
         if self._own is not None:
             own, self._own = self._own, None
-            with understood():
-                await own.close(timeout=_TIMEOUT_S)
+            await _leave(own)
 
     async def _connection(self) -> Connection:
         if self._own is None or self._own.is_closed():
@@ -202,7 +207,7 @@ async def open_it(url: str, layout: Layout | None) -> Source:
             source.server = dict(await connection.fetchrow(WHERE_SQL) or {})
             await source.learn(connection)
         finally:
-            await connection.close(timeout=_TIMEOUT_S)
+            await _leave(connection)
     return source
 
 
@@ -245,6 +250,27 @@ def _refusal(error: BaseException) -> str | None:
     if isinstance(error, asyncpg.InvalidPasswordError):
         return "the source does not know this user and password"
     return None
+
+
+async def _undo(connection: Connection) -> None:
+    """Ends a transaction that failed or was called off. Rolled back or (if the server had all of it) committed: nothing of
+    it is under way any more. A server that does not answer cannot commit what it was not told to: its connection is dropped.
+    """
+    try:
+        async with asyncio.timeout(_UNDO_S):
+            await connection.execute("ROLLBACK")
+    except (*_AWAY, asyncpg.PostgresError):
+        connection.terminate()
+    except BaseException:
+        connection.terminate()
+        raise
+
+
+async def _leave(connection: Connection) -> None:
+    """Closes it; one whose server does not answer, or is still asked to call a statement off, is dropped."""
+    with suppress(*_AWAY):
+        async with asyncio.timeout(_TIMEOUT_S):
+            await connection.close()
 
 
 async def _unfiltered(connection: Connection) -> None:

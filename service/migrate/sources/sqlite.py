@@ -37,6 +37,7 @@ from service.migrate.source import (
 from service.migrate.sources import Layout
 from service.migrate.sources.files import understood as files_understood
 from service.migrate.sources.names import put_creds, put_row
+from service.migrate.sources.threads import to_the_end
 
 T = TypeVar("T")
 
@@ -107,7 +108,7 @@ class SqliteSource(Source):
         path = found or self._new(session)
         may_begin = found is None and whole
         with understood():
-            await asyncio.to_thread(_write, path, creds, rows, whole=whole, may_begin=may_begin)
+            await to_the_end(_write, path, creds, rows, whole=whole, may_begin=may_begin)
 
     async def close(self) -> None:
         """Nothing is held open."""
