@@ -45,6 +45,12 @@ def redacted(url: str) -> str:
     return shown + (f"?sslmode={query['sslmode']}" if "sslmode" in query else "")
 
 
+def elsewhere(url: str) -> dict[str, str]:
+    """What says beside host and path which database is meant: the parameters ``port``, ``dbname`` and ``database``."""
+    _, query = _parse(url)
+    return {name: query[name] for name in ("port", "dbname", "database") if name in query}
+
+
 def _parse(url: str) -> tuple[SplitResult, dict[str, str]]:
     if url.partition("://")[0] not in _SCHEMES or "://" not in url:
         raise ValueError("must be a URL that begins with postgresql:// (the key=value form is not taken)")

@@ -19,7 +19,7 @@ from service.migrate.plan import Options
 from service.migrate.reading import reading
 from service.migrate.report import Folder, Report
 from service.migrate.runs import Run, called
-from service.migrate.sources import open_source
+from service.migrate.sources import Layout, open_source
 from service.migrate.verify import verify
 from service.store import AuthStore, Caller
 from service.store.auth_store import StoreOptions
@@ -82,9 +82,14 @@ async def database_beside(url: str) -> AsyncIterator[str]:
 
 
 async def run_copy(
-    store: AuthStore, spec: str, told: Told | None = None, options: Options | None = None, only: Sequence[str] = ()
+    store: AuthStore,
+    spec: str,
+    told: Told | None = None,
+    options: Options | None = None,
+    only: Sequence[str] = (),
+    layout: Layout | None = None,
 ) -> Report:
-    async with await open_source(spec) as source, reading(source, options or Options(), only) as read:
+    async with await open_source(spec, layout) as source, reading(source, options or Options(), only) as read:
         run = await Run.begin(store, CALLER, "copy", called(source), {})
         return await copy(run, read, told or Told(), Folder(None), quiet)
 

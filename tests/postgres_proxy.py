@@ -33,14 +33,14 @@ class _Link:
 
 
 class PostgresProxy:
-    """An async context manager; ``port`` is where it listens.
+    """An async context manager; ``port`` is where it listens, ``server`` a port or a socket's path.
 
     ``loss``: how likely a commit's answer is lost, cut off before the statement left, right after, or when the answer
     came; ``losses`` counts each. `hold` lets nothing through until `release`; ``delay_s`` is put before each answer.
     """
 
-    def __init__(self, server_port: int, rng: random.Random, loss: float = 0.0) -> None:
-        self._server_port = server_port
+    def __init__(self, server: int | str, rng: random.Random, loss: float = 0.0) -> None:
+        self._server = server
         self._rng = rng
         self._listener: asyncio.Server | None = None
         self._links: set[asyncio.Task[None]] = set()
@@ -81,7 +81,11 @@ class PostgresProxy:
         self._links.add(task)
         task.add_done_callback(self._links.discard)
         with suppress(OSError, asyncio.CancelledError):
-            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
+            server_reader, server_writer = await (
+                asyncio.open_connection("127.0.0.1", self._server)
+                if isinstance(self._server, int)
+                else asyncio.open_unix_connection(self._server)
+            )
             link = _Link(writer, server_writer)
             try:
                 await self._both(self._forward(reader, link), self._back(server_reader, link))

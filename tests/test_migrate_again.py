@@ -4,10 +4,13 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
 
 import asyncpg
 import pytest
 from migrating import CALLER, SCHEMA, Scene, Told, database_beside, open_store, run_copy, shop, shop_scene
+from redis.asyncio import Redis
 
 from service.errors import Unavailable
 from service.migrate.cutover import Cutover, cutover
@@ -17,8 +20,13 @@ from service.migrate.plan import Options
 from service.migrate.report import Folder, SessionReport
 from service.migrate.rollback import Rollback, rollback
 from service.migrate.runs import Run, called, list_runs
-from service.migrate.source import SourceError, SourceRefused
+from service.migrate.source import Source, SourceError, SourceRefused
 from service.migrate.sources import open_source
+from service.migrate.sources.layout import TableLayout
+from service.migrate.sources.legacy_postgres import LegacyPostgres
+from service.migrate.sources.mysql import MysqlSource, parse_url
+from service.migrate.sources.redis import KeyLayout, RedisSource
+from service.migrate.sources.sqlite import SqliteSource
 from service.migrate.target import read_target
 from service.store.request import CommitRequest, Row
 
@@ -432,3 +440,78 @@ async def test_those_who_wait_elsewhere_hide_nobody(scene: Scene) -> None:
     everybody = await scene.store.mirrors.all_waiting()
     assert (len(everybody), everybody[-1].name) == (2002, shop.SESSION)
     assert await drain(scene.store, CALLER) == 1
+
+
+STORES = {
+    "tables": ({"table": "live"}, {"table": "backup"}),
+    "columns": ({"table": "live"}, {"table": "live", "value": "before"}),
+    "schemas": ({"table": "public.live"}, {"table": "old.live"}),
+    "search_path": ({"table": "live"}, {"table": "live"}),
+}
+
+
+@pytest.mark.parametrize("how", STORES)
+async def test_another_store_of_the_same_database_replaces_nothing(scene: Scene, how: str) -> None:
+    """A backup beside the live tables is another store: nothing that was taken from there since is its to replace."""
+    await scene.source.execute("""
+        CREATE TABLE live (tenant text, key text, data text, before text, PRIMARY KEY (tenant, key));
+        CREATE TABLE backup (LIKE live INCLUDING ALL); CREATE SCHEMA old; CREATE TABLE old.live (LIKE live INCLUDING ALL)
+    """)
+    creds = json.dumps(shop.state()["creds"])
+    for table, value in (("live", '"2"'), ("backup", '"1"'), ("old.live", '"1"')):
+        rows = [("one", "creds", creds, creds), ("one", "lid-mapping-1555", value, '"1"')]
+        await scene.source.executemany(f"INSERT INTO {table} VALUES ($1, $2, $3, $4)", rows)
+    columns = {"session": "tenant", "value": "data", "name": "key"}
+    live, other = (columns | layout for layout in STORES[how])
+    beside = f"{scene.source_url}&search_path=old" if how == "search_path" else scene.source_url
+
+    async def taken(spec: str, layout: dict[str, str], **told: bool) -> str:
+        return (await run_copy(scene.store, spec, Told(**told), layout=layout)).sessions[0].outcome
+
+    assert await taken(scene.source_url, live) == "copied"
+    assert await taken(beside, other) == "refused"
+    target = await read_target(scene.store, CALLER, "one")
+    assert target is not None
+    assert target.texts["lid-mapping", "1555"] == b'"2"'
+    await scene.source.execute("UPDATE live SET data = '\"3\"' WHERE key <> 'creds'")
+    assert await taken(scene.source_url, live) == "copied"
+    assert await taken(beside, other, overwrite=True) == "copied"
+
+
+LEGACY = LegacyPostgres("postgresql://a:secret@h/shop", None)
+TABLE = TableLayout("live", "tenant", "data", "key")
+MYSQL = MysqlSource(parse_url("mysql://a:secret@h/shop"), TABLE, transactional=True)
+HASHES = KeyLayout("{session}:auth", mangled=True)
+
+
+def redis_source(url: str, layout: KeyLayout = HASHES) -> RedisSource:
+    return RedisSource(url, Redis.from_url(url), layout)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (LEGACY, LegacyPostgres("postgresql://a@h/shop?port=6000", None)),
+        (LegacyPostgres("postgresql:///d?host=/run/x", None), LegacyPostgres("postgresql:///d?host=/run/x&port=6000", None)),
+        (LegacyPostgres("postgresql://h?dbname=shop", None), LegacyPostgres("postgresql://h?dbname=backup", None)),
+        (LegacyPostgres("postgresql://h?database=shop", None), LegacyPostgres("postgresql://h?database=backup", None)),
+        (MYSQL, MysqlSource(parse_url("mysql://h/shop"), replace(TABLE, table="backup"), transactional=True)),
+        (redis_source("redis://h/0"), redis_source("redis://h/0", KeyLayout("old:{session}:auth", mangled=True))),
+        (redis_source("redis://h?db=1"), redis_source("redis://h?db=2")),
+        (SqliteSource(Path("/x" * 300 + "/1"), alone=True), SqliteSource(Path("/x" * 300 + "/2"), alone=True)),
+    ],
+)  # fmt: skip
+def test_two_stores_have_two_names(one: Source, other: Source) -> None:
+    assert called(one) != called(other)
+    assert len(called(one)) <= 500
+
+
+def test_a_store_has_one_name_whoever_looks_and_no_secret_in_it() -> None:
+    def userless(source: Source) -> str:
+        return called(source).replace("a@", "").replace("b@", "")
+
+    assert userless(LEGACY) == userless(LegacyPostgres("postgresql://b:other@h/shop", None))
+    assert called(MYSQL) == called(MysqlSource(parse_url("mysql://b:other@h/shop"), TABLE, transactional=True))
+    assert called(redis_source("redis://a:secret@h/0")) == called(redis_source("redis://b:other@h/0"))
+    assert called(SqliteSource(Path("/x"), alone=True)) == "sqlite /x"
+    assert "secret" not in called(LEGACY) + called(MYSQL)

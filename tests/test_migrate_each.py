@@ -9,13 +9,13 @@ from typing import Any
 
 import asyncpg
 import pytest
-from migrating import CALLER, Scene, Told, authstore, empty_scene, open_store, quiet, run_copy, shop
+from migrating import CALLER, Scene, Told, authstore, empty_scene, open_store, quiet, run_copy, run_verify, shop
 
 from service.migrate.copy import copy
 from service.migrate.plan import Options
 from service.migrate.reading import reading
 from service.migrate.report import Folder
-from service.migrate.runs import Run, called
+from service.migrate.runs import Run, called, list_runs
 from service.migrate.sources.files import FilesSource
 from service.migrate.target import read_target
 
@@ -81,6 +81,42 @@ async def test_a_corrupt_session_here_fails_alone(scene: Scene, tmp_path: Path) 
     assert await read_target(scene.store, CALLER, "three") is not None
     planned = await migrate(scene, tmp_path, "plan", "--from", scene.source_url, "--format", "json")
     assert (planned.returncode, outcomes(planned)["one"]) == (3, "refused")
+
+
+@pytest.mark.parametrize("verb", [run_copy, run_verify])
+async def test_a_session_here_whose_data_key_is_damaged_fails_alone(scene: Scene, verb: Any) -> None:
+    await run_copy(scene.store, scene.source_url, only=["one"])
+    connection = await asyncpg.connect(scene.target_url)
+    await connection.execute(
+        "UPDATE sessions SET wrapped_key = set_byte(wrapped_key, 20, (get_byte(wrapped_key, 20) + 1) % 256)"
+    )
+    await connection.close()
+    async with open_store(scene.target_url) as store:
+        report = await verb(store, scene.source_url)
+    found = {each.session: each.outcome for each in report.sessions}
+    assert found.pop("one") == ("refused" if verb is run_copy else "unreadable")
+    assert set(found.values()) == {"copied" if verb is run_copy else "absent"}
+    assert (report.verdict, set(found)) == ("failed", {"two", "three"})
+    (kept, *_) = [run for run in await list_runs(scene.store, CALLER) if str(run["id"]) == report.run]
+    assert (kept["outcome"], kept["sessions"]) == ("failed", 3)
+
+
+async def test_a_session_that_its_source_cannot_read_fails_alone(scene: Scene) -> None:
+    await scene.source.execute("""
+        ALTER TABLE whatsapp_keys RENAME TO kept;
+        CREATE FUNCTION damaged(text) RETURNS jsonb STABLE LANGUAGE plpgsql AS
+            $$ BEGIN RAISE 'missing chunk number 0 for toast value' USING ERRCODE = 'data_corrupted'; END $$;
+        CREATE VIEW whatsapp_keys AS SELECT company_id, key_type, key_id, expires_at,
+            CASE WHEN company_id = 'one' THEN damaged(key_id) ELSE value END AS value FROM kept
+    """)
+    report = await run_copy(scene.store, scene.source_url)
+    assert {each.session: each.outcome for each in report.sessions} == {
+        "one": "blocked",
+        "two": "copied",
+        "three": "copied",
+    }
+    assert "XX001" in next(each.says for each in report.sessions if each.session == "one")
+    assert "toast" not in str(report)
 
 
 class Busy(FilesSource):

@@ -2,26 +2,38 @@
 
 import asyncio
 import json
+import os
+import random
+import sqlite3
+import threading
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
+import asyncpg
 import pytest
-from migrating import CALLER, Scene, shop, shop_scene
+from migrating import CALLER, MASTER, Scene, open_store, shop, shop_scene
+from postgres_proxy import PostgresProxy
 
 from service.migrate import mirror
 from service.migrate.cutover import Cutover, cutover
-from service.migrate.mirror import Worker, drain
+from service.migrate.mirror import Links, Worker, carry, drain
 from service.migrate.origin import Origin
 from service.migrate.plan import Options
 from service.migrate.report import Folder
-from service.migrate.runs import Run
-from service.migrate.source import SourceError
-from service.migrate.sources import open_source, postgres
+from service.migrate.runs import Run, called
+from service.migrate.source import SourceAway, SourceError
+from service.migrate.sources import files, open_source, postgres
+from service.migrate.sources.sqlite import SCHEMA
 from service.observe import Metrics
+from service.store import AuthStore
+from service.store.auth_store import StoreOptions
 from service.store.request import CommitRequest, Row
+from service.vault import MasterKeys
 
 NAMES = ("a", "b", "c")
 
@@ -135,6 +147,43 @@ async def test_a_deleted_session_keeps_no_other_waiting(scene: Scene) -> None:
     assert set(await carried(scene)) == {"b", "c"}
 
 
+@pytest.mark.parametrize("opened", [True, False], ids=["kept-open", "opened-anew"])
+@pytest.mark.parametrize("whole", [True, False])
+async def test_a_database_that_was_moved_away_is_not_begun_anew(
+    database_url: str, tmp_path: Path, opened: bool, whole: bool
+) -> None:
+    place, moved = tmp_path / "shop.db", tmp_path / "moved.db"
+    creds = json.dumps(shop.state()["creds"])
+    with closing(sqlite3.connect(place)) as database, database:
+        database.executescript(SCHEMA)
+        database.execute("INSERT INTO creds VALUES ('__creds__', ?)", (creds,))
+    async with open_store(database_url) as store:
+        async with await open_source(f"sqlite:{place}") as source:
+            run = await Run.begin(store, CALLER, "cutover", called(source), {})
+            chosen = Cutover(stopped=True, watch_s=0, mirror=True)
+            origin = Origin(f"sqlite:{place}", "shop", Options())
+            report = await cutover(run, source, origin, chosen, Folder(None), lambda _: None)
+        assert report.sessions[0].outcome == "cut-over"
+        links = Links()
+        if opened:
+            async with links.to(origin):
+                pass
+        place.rename(moved)
+        rows = [Row("lid-mapping", b"70707", b'"888"')]
+        request = CommitRequest(creds=creds.encode(), rows=rows, reset=True) if whole else CommitRequest(rows=rows)
+        await store.commit(CALLER, "shop", request)
+        with pytest.raises(SourceAway):
+            await carry(store, CALLER, "shop", links)
+        assert [each.entries for each in await store.mirrors.waiting(CALLER)] == [1]
+        assert os.listdir(tmp_path) == ["moved.db"]
+        moved.rename(place)
+        assert await carry(store, CALLER, "shop", links) == 1
+        await links.close()
+    with closing(sqlite3.connect(place)) as database:
+        assert database.execute("SELECT count(*) FROM creds").fetchone() == (1,)
+        assert database.execute("SELECT value FROM signal_keys WHERE id = '70707'").fetchall() == [('"888"',)]
+
+
 async def test_a_failing_mirror_says_so_again_and_again(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[dict[str, object]] = []
     monkeypatch.setattr(mirror, "_TELL_EVERY_S", 0.0)
@@ -178,3 +227,136 @@ async def test_a_source_that_does_not_answer_keeps_no_other_waiting(
         assert not running.done()
         running.cancel()
         await worker.close()
+
+
+@asynccontextmanager
+async def locked(scene: Scene) -> AsyncIterator[None]:
+    """Nothing can be written at the source; it can be opened."""
+    connection = await asyncpg.connect(scene.source_url)
+    async with connection.transaction():
+        await connection.execute("LOCK TABLE whatsapp_keys IN EXCLUSIVE MODE")
+        yield
+    await connection.close()
+
+
+@asynccontextmanager
+async def silent(proxy: PostgresProxy) -> AsyncIterator[None]:
+    """Whatever is asked, no answer comes."""
+    proxy.hold()
+    yield
+    proxy.drop()
+    proxy.release()
+
+
+async def mirrored_to(scene: Scene, name: str, spec: str) -> None:
+    kept = await scene.store.mirrors.origin(CALLER, name)
+    assert kept is not None
+    await scene.store.mirrors.keep_origin(CALLER, name, replace(Origin.decode(kept), spec=spec).encode())
+
+
+async def until(what: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not what() and time.monotonic() < deadline:  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
+    assert what()
+
+
+@pytest.mark.parametrize("pool_max", [4, 6])
+async def test_sources_that_hang_leave_connections_to_everybody_else(scene: Scene, pool_max: int) -> None:
+    for name in NAMES:
+        await mirrored_to(scene, name, f"{scene.source_url}&application_name={name}")  # a source each
+        await put(scene, name)
+    store = AuthStore(scene.target_url, MasterKeys([MASTER]), None, StoreOptions(pool_max=pool_max))
+    await store.open()
+    worker = Worker(store)
+    async with locked(scene):
+        running = asyncio.create_task(worker.round())
+        await until(lambda: store.database.usage()[0] > 0)
+        await asyncio.sleep(0.5)  # for more of them, if there are
+        began = time.monotonic()
+        await asyncio.gather(*(store.lease(CALLER, name, "o", 60, takeover=False, epoch=None) for name in NAMES))
+        assert time.monotonic() - began < 2
+    assert await running == 3
+    await worker.close()
+    await store.close()
+
+
+@pytest.mark.parametrize("how", ["locked", "silent"])
+async def test_a_write_that_hangs_is_called_off_and_its_source_pauses(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(mirror, "_WRITE_S", 0.5)
+    monkeypatch.setattr(postgres, "_UNDO_S", 0.5)
+    monkeypatch.setattr(mirror, "_PAUSES_S", (3600.0,))
+    spec = urlsplit(scene.source_url)
+    where = parse_qs(spec.query)
+    async with PostgresProxy(f"{where['host'][0]}/.s.PGSQL.{where['port'][0]}", random.Random(1)) as proxy:
+        for name in NAMES:
+            await mirrored_to(scene, name, f"postgresql://postgres@127.0.0.1:{proxy.port}{spec.path}?sslmode=disable")
+            await put(scene, name)
+        worker = Worker(scene.store)
+        assert await worker.round() == 3
+        for name in NAMES:
+            await put(scene, name, value=b'"999"')
+        began = time.monotonic()
+        async with locked(scene) if how == "locked" else silent(proxy):
+            assert await worker.round() == 0
+            assert await worker.round() == 0  # it pauses, with all its sessions
+        assert time.monotonic() - began < 8
+        assert scene.store.database.usage()[0] == 0
+        assert await waits(scene) == list(NAMES)
+        assert set((await carried(scene)).values()) == {"888"}
+        worker._failures.clear()
+        assert await worker.round() == 3
+        assert set((await carried(scene)).values()) == {"999"}
+        await worker.close()
+
+
+async def test_a_session_that_hangs_is_the_last_of_its_source(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirror, "_WRITE_S", 0.5)
+    monkeypatch.setattr(mirror, "_PAUSES_S", (0.0,))
+    for name in NAMES:  # "a" waits longest
+        await put(scene, name)
+    worker = Worker(scene.store)
+    connection = await asyncpg.connect(scene.source_url)
+    async with connection.transaction():
+        await connection.execute(
+            "INSERT INTO whatsapp_keys (company_id, key_type, key_id, value) VALUES ('a', 'lid-mapping', '70707', '1')"
+        )
+        assert await worker.round() == 0
+        assert await worker.round() == 2
+        assert await waits(scene) == ["a"]
+    await connection.close()
+    assert await worker.round() == 1
+    assert set((await carried(scene)).values()) == {"888"}
+    await worker.close()
+
+
+async def test_a_write_to_a_disk_is_not_left_behind(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A thread cannot be called off: the turn is kept until it is done, or a later write could come before it."""
+    monkeypatch.setattr(mirror, "_WRITE_S", 0.2)
+    release, ended = threading.Event(), threading.Event()
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "creds.json").write_text(json.dumps(shop.state()["creds"]))
+    real = files.FilesSource._write
+
+    def slow(*args: Any, **more: Any) -> None:
+        release.wait(30)
+        real(*args, **more)
+        ended.set()
+
+    monkeypatch.setattr(files.FilesSource, "_write", slow)
+    await mirrored_to(scene, "a", f"files:{tmp_path}")
+    await put(scene, "a")
+    worker = Worker(scene.store)
+    running = asyncio.create_task(worker.round())
+    await asyncio.sleep(1.0)
+    async with scene.store.mirrors.turn(CALLER, "a", wait=False) as turn:
+        assert turn is None
+    release.set()
+    await running
+    assert ended.is_set()
+    assert (tmp_path / "a" / "lid-mapping-70707.json").exists()
+    await worker.close()

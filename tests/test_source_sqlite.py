@@ -16,6 +16,8 @@ import pytest
 import states
 from source_contract import CREDS, KEYS, PAIR, Rig, SourceContract, same, text
 
+from service.migrate.plan import Blocked, Options
+from service.migrate.reading import reading
 from service.migrate.source import FaultKind, Source, SourceAway, SourceError, Write, WrongSource
 from service.migrate.sources import open_source
 from service.migrate.sources.sqlite import SCHEMA
@@ -172,7 +174,11 @@ async def test_what_a_crash_left_is_read_with_its_log(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in left.iterdir()} == before
     (left / "one.db-shm").unlink()
     with pytest.raises(SourceError, match="in the middle of a write"):
-        await open_source(f"sqlite:{left}")
+        await open_source(f"sqlite:{left / 'one.db'}")
+    async with await open_source(f"sqlite:{left}") as source, source.snapshot() as snapshot:
+        assert [name async for name in snapshot.sessions()] == ["one"]
+        with pytest.raises(SourceError, match="in the middle of a write"):
+            await snapshot.read("one")
 
 
 async def test_damaged_and_other_files_are_told_apart_from_empty_ones(tmp_path: Path) -> None:
@@ -192,6 +198,27 @@ async def test_damaged_and_other_files_are_told_apart_from_empty_ones(tmp_path: 
         other.execute("CREATE TABLE creds (id, data)")
     with pytest.raises(WrongSource, match="no table creds and signal_keys"):
         await open_source(f"sqlite:{tmp_path}")
+
+
+@pytest.mark.parametrize("how", ["cut-off", "overwritten", "left-in-a-write"])
+async def test_a_database_of_a_folder_that_cannot_be_read_fails_alone(tmp_path: Path, how: str) -> None:
+    with closing(SqliteRig(tmp_path, busy=False)) as rig:
+        for name in ("one", "two"):
+            await rig.fill(name, CREDS, {("pre-key", str(number)): PAIR for number in range(1, 500)})
+    whole = rig.path("one").read_bytes()
+    if how == "left-in-a-write":
+        (tmp_path / "one.db-journal").touch()
+    else:
+        page = 4096
+        rig.path("one").write_bytes(
+            whole[: len(whole) // 2] if how == "cut-off" else whole[:page] + b"\xff" * (len(whole) - page)
+        )
+    async with await open_source(f"sqlite:{tmp_path}") as source, reading(source, Options()) as read:
+        plans = [plan async for plan in read.plans()]
+    assert [(plan.name, plan.blocked) for plan in plans] == [("one", Blocked.unreadable), ("two", None)]
+    with pytest.raises(SourceError):
+        async with await open_source(f"sqlite:{rig.path('one')}") as source, reading(source, Options()) as read:
+            pass
 
 
 async def test_two_files_of_one_name_are_not_guessed_between(tmp_path: Path) -> None:

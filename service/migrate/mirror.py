@@ -22,7 +22,7 @@ from service.migrate.origin import Origin, Place
 from service.migrate.plan import Name
 from service.migrate.reading import reading
 from service.migrate.report import Listed, differences
-from service.migrate.source import Source, SourceError, Write
+from service.migrate.source import Source, SourceAway, SourceError, Write
 from service.migrate.target import read_target
 from service.observe import Metrics, get_logger
 from service.store import AuthStore, Caller
@@ -35,7 +35,17 @@ _EVERY_S: Final = 0.5
 _PAUSES_S: Final = (1.0, 2.0, 5.0, 15.0, 30.0)
 _TELL_EVERY_S: Final = 300.0
 _KEPT_OPEN: Final = 32
-_TURNS: Final = 4  # at once: each holds a connection of ours while a source writes
+# Turns at once. Each holds a connection of ours while a source writes, since whoever carried beside it could be overtaken:
+# the older values would arrive last. So they are few, and none may hold one for as long as a source that hangs does.
+_TURNS: Final = 4
+_TURNS_OF_POOL: Final = 3  # one for so many connections
+_WRITE_S: Final = 10.0
+_ROW_S: Final = 0.01
+_BYTES_A_S: Final = 1 << 20
+
+
+class Hangs(SourceAway):
+    """The source takes longer for a write than it may; what it did not confirm is written again."""
 
 
 @dataclass(slots=True)
@@ -48,6 +58,12 @@ class Merged:
 
     def writes(self) -> list[Write]:
         return [Write(ktype, key_id, text) for (ktype, key_id), text in self.rows.items()]
+
+    @property
+    def write_s(self) -> float:
+        """How long a source may take for it, seconds: row by row and over a slow link if it must."""
+        size = len(self.creds or b"") + sum(len(text) for text in self.rows.values() if text is not None)
+        return _WRITE_S + len(self.rows) * _ROW_S + size / _BYTES_A_S
 
 
 def merge(entries: Sequence[Entry]) -> Merged:
@@ -88,11 +104,21 @@ class Links:
 
 
 async def carry(
-    store: AuthStore, caller: Caller, name: str, links: Links, *, until: int | None = None, wait: bool = False
+    store: AuthStore,
+    caller: Caller,
+    name: str,
+    links: Links,
+    *,
+    until: int | None = None,
+    wait: bool = False,
+    in_time: bool = False,
 ) -> int:
-    """Carries entries over (up to version ``until``, else those of one turn); how many. Raises SourceError, Corrupt."""
+    """Carries entries over (up to version ``until``, else those of one turn); how many. Raises SourceError, Corrupt.
+
+    ``in_time``: Hangs when the source takes longer for a write than `Merged.write_s`.
+    """
     async with store.mirrors.turn(caller, name, wait=wait) as turn:
-        return 0 if turn is None else await _carry(turn, links, until)
+        return 0 if turn is None else await _carry(turn, links, until, in_time=in_time)
 
 
 async def carry_and_compare(store: AuthStore, caller: Caller, name: str, links: Links) -> list[Listed]:
@@ -108,12 +134,12 @@ async def carry_and_compare(store: AuthStore, caller: Caller, name: str, links: 
         return differences(plan.digests, target.digests)
 
 
-async def _carry(turn: Turn, links: Links, until: int | None) -> int:
+async def _carry(turn: Turn, links: Links, until: int | None, *, in_time: bool = False) -> int:
     origin = Origin.decode(turn.origin)
     carried = 0
     while entries := await turn.entries(until):
         merged = merge([entry for _, entry in entries])
-        async with links.to(origin) as source:
+        async with _in_time(merged.write_s if in_time else None), links.to(origin) as source:
             await source.write(origin.session, merged.creds, merged.writes(), whole=merged.whole)
         await turn.done(entries[-1][0])
         carried += len(entries)
@@ -122,11 +148,25 @@ async def _carry(turn: Turn, links: Links, until: int | None) -> int:
     return carried
 
 
+@asynccontextmanager
+async def _in_time(seconds: float | None) -> AsyncIterator[None]:
+    """Calls off what takes longer, and waits until that is done. Raises Hangs then."""
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            yield
+    except Exception:
+        if limit.expired():  # whatever the source made of being called off
+            raise Hangs from None
+        raise
+
+
 class Worker:
     """Carries for every session that has entries. One a process; several processes share the work by turns.
 
-    Sources are visited side by side, the sessions of one source one after another. A source that does not open is left
-    alone for a while, and so is a session whose commits it does not take: neither keeps the others waiting.
+    Sources are visited side by side, the sessions of one source one after another. A source that does not open, or hangs
+    in a write, is left alone for a while, and so is a session whose commits it does not take: neither keeps the others
+    waiting for longer than a write may take.
     """
 
     def __init__(self, store: AuthStore, metrics: Metrics | None = None) -> None:
@@ -135,7 +175,7 @@ class Worker:
         self._links = Links()
         self._origins: dict[bytes, Origin] = {}  # by session
         self._visits: dict[Place, asyncio.Task[int]] = {}
-        self._turns = asyncio.Semaphore(_TURNS)
+        self._turns = asyncio.Semaphore(max(1, min(_TURNS, store.database.pool_max // _TURNS_OF_POOL)))
         self._failures: dict[bytes | Place, tuple[int, float]] = {}  # failures in a row, when to try again
         self._told_at = 0.0
 
@@ -188,26 +228,32 @@ class Worker:
             _log.exception("the mirror failed", exc=error)
 
     async def _visit(self, place: Place, sessions: Sequence[Waiting]) -> int:
-        """One turn for each of a source's sessions, as long as the source can be reached."""
+        """One turn for each of a source's sessions, as long as the source can be reached and does not hang; one that failed
+        before, and may be why it hangs, after the others."""
         carried = 0
-        for each in sessions:
+        for each in sorted(sessions, key=lambda each: _sid(each) in self._failures):
             try:
                 # Opened before the turn, which holds a connection of ours.
                 async with self._links.to(self._origins[_sid(each)]):
-                    self._failures.pop(place, None)
+                    pass
+                carried += await self._carry(each)
             except Exception as error:
                 self._failed(place, error)
                 self._origins.pop(_sid(each), None)  # it may come from elsewhere by now
                 break
-            carried += await self._carry(each)
+            self._failures.pop(place, None)
         return carried
 
     async def _carry(self, each: Waiting) -> int:
+        """Raises Hangs, which is true of its source too."""
         try:
             async with self._turns:
-                carried = await carry(self._store, Caller(each.tenant, "admin"), each.name, self._links)
+                carried = await carry(self._store, Caller(each.tenant, "admin"), each.name, self._links, in_time=True)
         except Unavailable:
             return 0  # our own database: the next round tries again
+        except Hangs:
+            self._pause(_sid(each))
+            raise
         except Exception as error:
             self._failed(_sid(each), error)
             self._origins.pop(_sid(each), None)
@@ -234,13 +280,17 @@ class Worker:
         return asyncio.get_running_loop().time() >= self._failures.get(key, (0, 0.0))[1]
 
     def _failed(self, key: bytes | Place, error: Exception) -> None:
+        if not self._pause(key):  # once, not at every try
+            _log.exception("a mirror's source does not take its commits; they wait", exc=error)
+
+    def _pause(self, key: bytes | Place) -> int:
+        """Leaves it alone for a while; how often it had failed in a row before."""
         failures, _ = self._failures.get(key, (0, 0.0))
         now = asyncio.get_running_loop().time()
         if not self._failures:
             self._told_at = now
         self._failures[key] = failures + 1, now + _PAUSES_S[min(failures, len(_PAUSES_S) - 1)]
-        if not failures:  # once, not at every try
-            _log.exception("a mirror's source does not take its commits; they wait", exc=error)
+        return failures
 
     def _tell(self, waiting: Sequence[Waiting]) -> None:
         """How many wait and for how long: to the metrics always, to the log now and then while something fails."""

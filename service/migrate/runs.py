@@ -4,9 +4,11 @@ Counts and one digest a session stand in clear; whatever names ids of keys is se
 that was killed stays in the list without an end.
 """
 
+import hashlib
 import json
 import os
 import pwd
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -25,6 +27,8 @@ from service.store import AuthStore, Caller
 _LISTED: Final = 100
 _SOURCE_CHARS: Final = 500
 _NAME_CHARS: Final = 500
+_MARK_BYTES: Final = 8
+_USER: Final = re.compile("//[^/]*@")  # as the statement that compares sources leaves it out
 
 
 @dataclass(slots=True)
@@ -88,8 +92,10 @@ class Run:
         details = json.dumps(asdict(each), default=str).encode()
         try:
             return await self.store.mirrors.seal_note(self.caller, each.session, str(self.id), details)
-        except (NoSession, Deleted):
-            return None  # not moved: there is no key to seal under, and the counts say what matters
+        except (NoSession, Deleted, Corrupt):
+            return (
+                None  # not moved: there is no key to seal under (or none that opens), and the counts say what matters
+            )
 
 
 async def left_so(store: AuthStore, caller: Caller, plan: SessionPlan, source: str, stands: tuple[int, bytes]) -> bool:
@@ -132,8 +138,13 @@ async def show_run(store: AuthStore, caller: Caller, run: UUID) -> list[dict[str
 
 
 def called(source: Source) -> str:
-    """A source as runs name it."""
-    return f"{source.kind} {source.place}"
+    """A source as runs name it: one that is another store has another name, whoever logs in to it."""
+    plain, within = f"{source.kind} {source.place}", source.within
+    if within is None and len(plain) <= _SOURCE_CHARS:
+        return plain
+    about = json.dumps([_USER.sub("//", plain), within], sort_keys=True, default=sorted)
+    mark = hashlib.blake2b(about.encode(), digest_size=_MARK_BYTES).hexdigest()
+    return f"{plain[: _SOURCE_CHARS - len(mark) - 2]} #{mark}"
 
 
 def options_plain(options: Options) -> dict[str, Any]:

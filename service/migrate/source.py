@@ -17,21 +17,25 @@ Every source passes one contract suite (`tests/source_contract.py`) against the 
    session: insert, update to other content, delete.
 6. ``write`` is one transaction where the store has them, is durable when it returns, and idempotent: the same call twice
    leaves the same state. Texts come in the base64 spelling; the source re-spells them as its own writers do
-   (`protocol.repairs.spell`). Deleting what is not there is no error.
+   (`protocol.repairs.spell`). Deleting what is not there is no error. Cancelled, it first sees to it that nothing it had
+   under way can arrive after a later write.
 7. Memory: one session at a time. ``sessions`` streams.
 """
 
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from types import TracebackType
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from service.errors import ServiceError
+
+Within = Mapping[str, Any]
+"""Plain values, lists and sets by name."""
 
 
 class SourceError(ServiceError):
@@ -140,6 +144,14 @@ class Source(ABC):
     @abstractmethod
     def place(self) -> str:
         """Where it is, for reports: host and database, or a path. No password, no query."""
+
+    @property
+    def within(self) -> Within | None:
+        """What tells it from other stores at that place: how it is laid out, in which database. No user, no password.
+
+        None where the place says it all.
+        """
+        return None
 
     @abstractmethod
     def snapshot(self) -> AbstractAsyncContextManager[Snapshot]:

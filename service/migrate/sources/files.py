@@ -38,6 +38,7 @@ from service.migrate.source import (
 )
 from service.migrate.sources import Layout
 from service.migrate.sources.names import put_creds, put_named
+from service.migrate.sources.threads import to_the_end
 
 MAX_BYTES: Final = 64 * 1024 * 1024
 """A larger file is no value: the service would not take it either."""
@@ -70,7 +71,7 @@ class FilesSource(Source):
 
     async def write(self, session: str, creds: bytes | None, rows: Sequence[Write], *, whole: bool = False) -> None:
         with understood():
-            await asyncio.to_thread(self._write, session, creds, rows, whole)
+            await to_the_end(self._write, session, creds, rows, whole)
 
     async def close(self) -> None:
         """Nothing is held open."""

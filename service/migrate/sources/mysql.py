@@ -22,7 +22,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -42,6 +42,7 @@ from service.migrate.source import (
     SourceError,
     SourceRefused,
     SourceRow,
+    Within,
     Write,
     WrongSource,
     away,
@@ -114,6 +115,10 @@ class MysqlSource(Source):
         address = self._address
         return f"mysql://{address.socket or f'{address.host}:{address.port}'}/{address.database}"
 
+    @property
+    def within(self) -> Within:
+        return {"table": asdict(self.table)}
+
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator["MysqlSnapshot"]:
         with understood():
@@ -135,7 +140,7 @@ class MysqlSource(Source):
         with understood():
             connection = await self._connection()
             async with AsyncExitStack() as undo:
-                undo.push_async_callback(connection.rollback)
+                undo.push_async_callback(_undo, connection)
                 await connection.begin()
                 own = await self._creds_name(connection, session)
                 if whole:
@@ -336,6 +341,13 @@ def understood() -> Iterator[None]:
         raise SourceError(f"the source refused a statement (MySQL error {code})") from None
     except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
         raise away(error) from None
+
+
+async def _undo(connection: aiomysql.Connection) -> None:
+    """Rolls back, unless the link is cut (as by whoever is cancelled): the server does it then."""
+    if not connection.closed:
+        async with asyncio.timeout(_CONNECT_S):
+            await connection.rollback()
 
 
 async def _find(connection: aiomysql.Connection, layout: Layout | None) -> TableLayout:

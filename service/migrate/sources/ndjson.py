@@ -32,6 +32,7 @@ from service.migrate.source import Found, Snapshot, Source, SourceAway, SourceRo
 from service.migrate.sources import Layout
 from service.migrate.sources.files import Like, sync, understood
 from service.migrate.sources.names import put_creds, put_row
+from service.migrate.sources.threads import to_the_end
 
 _FORMAT: Final = 1
 _MAX_LINE: Final = 128 * 1024 * 1024
@@ -80,7 +81,7 @@ class NdjsonSource(Source):
 
     async def write(self, session: str, creds: bytes | None, rows: Sequence[Write], *, whole: bool = False) -> None:
         with understood():
-            await asyncio.to_thread(self._write, session, creds, rows, whole)
+            await to_the_end(self._write, session, creds, rows, whole)
 
     async def close(self) -> None:
         """Nothing is held open."""

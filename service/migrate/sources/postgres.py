@@ -4,18 +4,19 @@ A layout is a class below `PostgresSource` that says which tables make it (``mat
 snapshots are REPEATABLE READ: every session is seen at the same moment, however long the copy takes.
 """
 
+import asyncio
 import hashlib
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from importlib import import_module
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
 from service import config, dsn
 from service.errors import BadInput
-from service.migrate.source import Found, Snapshot, Source, SourceError, SourceRefused, Write, WrongSource, away
+from service.migrate.source import Found, Snapshot, Source, SourceError, SourceRefused, Within, Write, WrongSource, away
 from service.migrate.sources import Layout
 from service.migrate.sources.layout import chosen
 
@@ -39,6 +40,11 @@ WHERE c.relkind IN ('r', 'p', 'v', 'm') AND pg_table_is_visible(c.oid)
 GROUP BY c.relname
 """
 
+# A URL may leave the database to its user's name or the environment, and the schemas to the user's settings.
+WHERE_SQL: Final = """
+SELECT current_database()::text AS database, current_setting('port') AS port, current_schemas(false)::text[] AS schemas
+"""
+
 # Row-level security of which nothing tells that it lets this role see every row: a policy for all that is plainly true.
 FILTERED_SQL: Final = """
 SELECT EXISTS (
@@ -56,6 +62,7 @@ Catalog = Mapping[str, frozenset[str]]
 
 _TIMEOUT_S: Final = 10.0
 _STATEMENT_S: Final = 120.0
+_UNDO_S: Final = 5.0
 _REFUSED: Final = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidPasswordError,
@@ -82,6 +89,8 @@ class PostgresSource(Source):
     def __init__(self, url: str, layout: Layout | None) -> None:
         self._url = url
         self.layout = layout
+        self.server: Mapping[str, Any] = {}
+        """What the server says of where our statements look: `WHERE_SQL`."""
         self._own: Connection | None = None
 
     @classmethod
@@ -114,6 +123,10 @@ class PostgresSource(Source):
     def place(self) -> str:
         return dsn.redacted(self._url).partition("?")[0]
 
+    @property
+    def within(self) -> Within:
+        return {"url": dsn.elsewhere(self._url), "server": self.server}
+
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator["PostgresSnapshot"]:
         with understood():
@@ -124,8 +137,7 @@ class PostgresSource(Source):
                 await _unfiltered(connection)
             yield PostgresSnapshot(self, connection)  # errors of whoever reads it are none of the source's
         finally:
-            with suppress(*_AWAY):
-                await connection.close(timeout=_TIMEOUT_S)  # with its transaction, which wrote nothing
+            await _leave(connection)  # with its transaction, which wrote nothing
 
     async def standby(self) -> bool:
         with understood():
@@ -139,9 +151,14 @@ class PostgresSource(Source):
     async def write(self, session: str, creds: bytes | None, rows: Sequence[Write], *, whole: bool = False) -> None:
         with understood():
             connection = await self._connection()
-            async with connection.transaction():
+            try:
+                await connection.execute("BEGIN")
                 await _unfiltered(connection)
                 await self.apply(connection, session, creds, rows, whole=whole)
+                await connection.execute("COMMIT")
+            except BaseException:
+                await _undo(connection)
+                raise
 
     async def keep(self, session: str, *, expired: bool = True) -> None:
         if self.keep_sql is not None:
@@ -151,8 +168,7 @@ class PostgresSource(Source):
     async def close(self) -> None:
         if self._own is not None:
             own, self._own = self._own, None
-            with understood():
-                await own.close(timeout=_TIMEOUT_S)
+            await _leave(own)
 
     async def _connection(self) -> Connection:
         if self._own is None or self._own.is_closed():
@@ -174,7 +190,8 @@ class PostgresSnapshot(Snapshot):
 
     async def read(self, session: str) -> Found:
         with understood():
-            return await self._source.read(self._connection, session)
+            async with self._connection.transaction():  # a savepoint: an error in one session does not end the snapshot
+                return await self._source.read(self._connection, session)
 
 
 async def open_it(url: str, layout: Layout | None) -> Source:
@@ -187,9 +204,10 @@ async def open_it(url: str, layout: Layout | None) -> Source:
         connection = await connect(url)
         try:
             source = await _find(connection, url, layout)
+            source.server = dict(await connection.fetchrow(WHERE_SQL) or {})
             await source.learn(connection)
         finally:
-            await connection.close(timeout=_TIMEOUT_S)
+            await _leave(connection)
     return source
 
 
@@ -232,6 +250,27 @@ def _refusal(error: BaseException) -> str | None:
     if isinstance(error, asyncpg.InvalidPasswordError):
         return "the source does not know this user and password"
     return None
+
+
+async def _undo(connection: Connection) -> None:
+    """Ends a transaction that failed or was called off. Rolled back or (if the server had all of it) committed: nothing of
+    it is under way any more. A server that does not answer cannot commit what it was not told to: its connection is dropped.
+    """
+    try:
+        async with asyncio.timeout(_UNDO_S):
+            await connection.execute("ROLLBACK")
+    except (*_AWAY, asyncpg.PostgresError):
+        connection.terminate()
+    except BaseException:
+        connection.terminate()
+        raise
+
+
+async def _leave(connection: Connection) -> None:
+    """Closes it; one whose server does not answer, or is still asked to call a statement off, is dropped."""
+    with suppress(*_AWAY):
+        async with asyncio.timeout(_TIMEOUT_S):
+            await connection.close()
 
 
 async def _unfiltered(connection: Connection) -> None:

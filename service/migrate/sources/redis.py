@@ -18,7 +18,7 @@ same before and after. The way back is one ``MULTI``, and as durable as that Red
 import hashlib
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import urlsplit
 
@@ -36,6 +36,7 @@ from service.migrate.source import (
     Source,
     SourceError,
     SourceRefused,
+    Within,
     Write,
     WrongSource,
     away,
@@ -131,6 +132,11 @@ class RedisSource(Source):
     @property
     def place(self) -> str:
         return _redacted(self._url)
+
+    @property
+    def within(self) -> Within:
+        number = self.client.connection_pool.connection_kwargs.get("db")  # of the URL's path, or of its ?db=
+        return {"number": number or 0, "keys": asdict(self.layout)}
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator["RedisSnapshot"]:

@@ -37,6 +37,7 @@ from service.migrate.source import (
 from service.migrate.sources import Layout
 from service.migrate.sources.files import understood as files_understood
 from service.migrate.sources.names import put_creds, put_row
+from service.migrate.sources.threads import to_the_end
 
 T = TypeVar("T")
 
@@ -103,19 +104,17 @@ class SqliteSource(Source):
             return await asyncio.to_thread(_marks, self.find(session))
 
     async def write(self, session: str, creds: bytes | None, rows: Sequence[Write], *, whole: bool = False) -> None:
-        path = self.find(session)
-        if path is None:
-            path = self._new(session)
-            if not whole:  # what changed is no session: beside no creds a client begins a new identity
-                raise SourceAway("the session's database is gone")
+        found = self.find(session)
+        path = found or self._new(session)
+        may_begin = found is None and whole
         with understood():
-            await asyncio.to_thread(_write, path, creds, rows, whole)
+            await to_the_end(_write, path, creds, rows, whole=whole, may_begin=may_begin)
 
     async def close(self) -> None:
         """Nothing is held open."""
 
     def databases(self) -> dict[str, Path]:
-        """Session -> its file. WrongSource when two files have one name."""
+        """Session -> its file (``alone``: also when it is gone by now). WrongSource when two files have one name."""
         if self._alone:
             return {self._root.stem: self._root}
         found: dict[str, Path] = {}
@@ -171,8 +170,13 @@ class FolderSnapshot(SqliteSnapshot):
         with files_understood():
             databases = await asyncio.to_thread(self._source.databases)
         for name, path in databases.items():
-            with understood():
-                has = await asyncio.to_thread(_within, path, _has_rows)
+            try:
+                with understood():
+                    has = await asyncio.to_thread(_within, path, _has_rows)
+            except SourceError as error:
+                if not _is_its_own(error):
+                    raise
+                has = True
             if has:
                 yield name
 
@@ -195,8 +199,14 @@ async def open_it(path: str, layout: Layout | None) -> Source:
         raise SourceAway("there is no such file or folder") from None
     source = SqliteSource(root, alone=root.is_file())
     with understood():
-        for each in source.databases().values():
-            await asyncio.to_thread(_within, each, _check)
+        databases = source.databases()
+    for each in databases.values():
+        try:
+            with understood():
+                await asyncio.to_thread(_within, each, _check)
+        except SourceError as error:
+            if root == each or not _is_its_own(error):
+                raise
     return source
 
 
@@ -214,6 +224,11 @@ def understood() -> Iterator[None]:
         if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_NOTADB:
             raise WrongSource("a file here is no SQLite database") from None
         raise SourceError("a database is damaged or cut off; its owner's tools may mend it") from None
+
+
+def _is_its_own(error: SourceError) -> bool:
+    """Whether one database of a folder is damaged, say: its session is blocked when it is read, the others go on."""
+    return type(error) is SourceError
 
 
 def _within(path: Path, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -315,8 +330,11 @@ def _shown(value: object) -> str:
     return _bytes(value).decode(errors="backslashreplace")
 
 
-def _write(path: Path, creds: bytes | None, rows: Sequence[Write], whole: bool) -> None:
-    new = not path.exists()
+def _write(path: Path, creds: bytes | None, rows: Sequence[Write], *, whole: bool, may_begin: bool) -> None:
+    """One transaction. A database that is not there is begun only if it ``may_begin``: else SourceAway."""
+    new = may_begin and not path.exists()
+    if not new and not path.exists():  # what changed is no session: beside no creds a client begins a new identity
+        raise SourceAway("the session's database is gone")
     with closing(_connect(f"file:{quote(str(path))}?mode={'rwc' if new else 'rw'}")) as connection:
         if new:
             path.chmod(0o600)

@@ -5,12 +5,12 @@ Statements are put together once from the layout; names of tables and columns ar
 """
 
 from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Final
 
 from protocol.repairs import mistyped, spelled
 from protocol.spelling import CREDS
-from service.migrate.source import Fault, FaultKind, Found, SourceError, SourceRow, Write, WrongSource
+from service.migrate.source import Fault, FaultKind, Found, SourceError, SourceRow, Within, Write, WrongSource
 from service.migrate.sources import Layout
 from service.migrate.sources.layout import TableLayout, table_layout
 from service.migrate.sources.names import for_jsonb, name_of, put_creds, put_named, put_row
@@ -54,6 +54,10 @@ class TablePostgres(PostgresSource):
         self._keys: _Table
         self._creds: _Table | None = None
         self._jsonb = self._creds_jsonb = False
+
+    @property
+    def within(self) -> Within:
+        return {**super().within, "table": asdict(self.table)}
 
     @classmethod
     def matches(cls, catalog: Catalog) -> bool:
