@@ -110,6 +110,24 @@ async def test_a_takeover_is_told_to_everybody(api: Api):
     await api.commit(session, {}, headers=with_epoch(4))
 
 
+async def test_a_takeover_of_an_epoch_ends_that_lease_of_ones_own_and_no_other(api: Api):
+    session = fresh()
+    taking = {"holder": "one", "ttl_s": 30, "takeover": True}
+    first = await api.lease(session, "one")
+    again = await api.good("POST", at(session, "lease"), taking, headers=with_epoch(first))
+    assert again["epoch"] == first + 1
+    assert (await api.ask("POST", at(session, "commit"), {}, headers=with_epoch(first))).slug == "fenced"
+    await api.commit(session, {}, headers=with_epoch(first + 1))
+    async with api.unchanged():
+        assert (await api.ask("POST", at(session, "lease"), taking, headers=with_epoch(first))).slug == "fenced"
+        named_two = {**taking, "holder": "two"}
+        assert (await api.ask("POST", at(session, "lease"), named_two, headers=with_epoch(first + 1))).slug == "fenced"
+    await api.ask("DELETE", at(session, "lease"), headers=with_epoch(first + 1))
+    async with api.unchanged():
+        assert (await api.ask("POST", at(session, "lease"), taking, headers=with_epoch(first + 1))).slug == "fenced"
+    assert await api.lease(session, "two") == first + 2
+
+
 @pytest.mark.parametrize(
     ("holder", "takeover", "status"), [("two", True, 200), ("one", False, 200), ("two", False, 423)]
 )

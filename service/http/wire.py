@@ -83,7 +83,9 @@ class StateBody(Quiet, forbid_unknown_fields=True):
 
 
 class LeaseBody(Struct, forbid_unknown_fields=True):
-    """Take or renew. The holder is unique to a process: it tells its lease from another's."""
+    """Take or renew. The holder is unique to a process: it tells its lease from another's. ``takeover`` raises the epoch
+    whoever holds the lease; with a Lease-Epoch only that of one's own lease of that epoch, or the answer is 409.
+    """
 
     holder: Annotated[str, Meta(min_length=1, max_length=200)]
     ttl_s: Annotated[float, Meta(ge=1, le=3600)]
