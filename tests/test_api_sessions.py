@@ -27,10 +27,16 @@ async def test_a_lease_of_an_unknown_name_makes_an_empty_session(api: Api):
     session = fresh()
     before = datetime.now(UTC)
     granted = await api.good("POST", at(session, "lease"), {"holder": "one", "ttl_s": 30})
-    assert granted["epoch"] == 1
+    assert (granted["session"], granted["epoch"]) == (session, 1)
     left = datetime.fromisoformat(granted["expires_at"]) - before
     assert timedelta(seconds=29) < left < timedelta(seconds=32)
-    assert await api.state(session) == {"version": 0, "epoch": 1, "keys": {}, "creds": None}
+    assert await api.state(session) == {
+        "session": session,
+        "version": 0,
+        "epoch": 1,
+        "keys": {},
+        "creds": None,
+    }
     summary = await api.summary(session)
     assert (summary["lease"], summary["version"]) == ({"holder": "one", "expires_at": granted["expires_at"]}, 0)
     answer = await api.ask("POST", at(session, "lease"), {"holder": "two", "ttl_s": 30})
