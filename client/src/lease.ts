@@ -54,14 +54,10 @@ export class Lease {
    */
   static async take(options: LeaseOptions, deadlineMs: number, takeover: boolean): Promise<Lease> {
     const lease = new Lease(options)
-    const { client, attemptMs } = options
+    const end = performance.now() + deadlineMs
     // Asked again when an answer is lost, it is a renewal: the holder is the same.
-    await lease.#ask(takeover, (call) => client.call(call, epochIn, { deadlineMs, attemptMs }))
-    if (options.reclaim) {
-      // Ours by now, so nobody loses it; without its epoch the store counts on.
-      lease.#epoch = 0
-      await lease.#ask(true, (call) => client.call(call, epochIn, { deadlineMs, attemptMs }))
-    }
+    await lease.#askUntil(end, takeover)
+    if (options.reclaim) await lease.#endOwnPast(end)
     return lease
   }
 
@@ -127,6 +123,29 @@ export class Lease {
     return { method: 'DELETE', path: `${this.#options.path}/lease`, headers: { 'lease-epoch': this.#epoch } }
   }
 
+  /** Has the store count on, so that what is on its way for this lease's former life comes too late. */
+  async #endOwnPast(end: number): Promise<void> {
+    for (;;) {
+      try {
+        await this.#askUntil(end, true)
+        return
+      } catch (error) {
+        if (!(error instanceof FencedError)) throw error
+      }
+      // It counted on and its answer was lost; or a late release or the time freed the session, and it may be another's
+      // by now. Nobody asked to take it from them.
+      this.#epoch = 0
+      await this.#askUntil(end, false)
+    }
+  }
+
+  #askUntil(end: number, takeover: boolean): Promise<void> {
+    const { client, attemptMs } = this.#options
+    return this.#ask(takeover, (call) => {
+      return client.call(call, epochIn, { deadlineMs: end - performance.now(), attemptMs })
+    })
+  }
+
   #schedule(delayMs: number): void {
     this.#timer = setTimeout(() => void this.#onTimer(), delayMs).unref()
   }
@@ -172,7 +191,7 @@ export class Lease {
     const body = JSON.stringify({ holder, ttl_s: ttl, ...(takeover && { takeover }) })
     const asked = performance.now()
     const askedAt = Date.now()
-    // With its epoch a renewal renews this very lease, and never takes the session back from a later owner.
+    // With its epoch this very lease is renewed or counted on, and the session never taken back from a later owner.
     const headers: Record<string, number> = this.#epoch === 0 ? {} : { 'lease-epoch': this.#epoch }
     const epoch = await send({ method: 'POST', path: `${path}/lease`, headers, body })
     this.#epoch = epoch

@@ -6,7 +6,7 @@ import { after, afterEach, before, beforeEach, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { useRemoteAuthState } from '../dist/esm/index.js'
 import { baileys } from './baileys.mjs'
-import { Faults } from './faults.mjs'
+import { Faults, problem } from './faults.mjs'
 import { startService } from './service.mjs'
 
 let service, faults
@@ -80,6 +80,44 @@ test('a release whose answer was lost is no hindrance either', async () => {
   assert.notEqual((await summary(session)).lease, null)
   faults.rule = () => undefined
   await (await open(session)).close()
+})
+
+test('a lease of its own past is ended for good only while it is still its own', async () => {
+  const session = newName()
+  await lose(session)
+  let letDelete, letRaise
+  const deleting = new Promise((resolve) => (letDelete = resolve))
+  const raising = new Promise((resolve) => (letRaise = resolve))
+  let asks = 0
+  faults.delay = (request) => {
+    if (request.method === 'DELETE') return deleting
+    return isLease(request) && ++asks === 2 ? raising : undefined
+  }
+  faults.rule = () => undefined
+  while (!faults.seen.some(({ method }) => method === 'DELETE')) await sleep(10)
+  const again = open(session)
+  while (asks < 2) await sleep(10)
+  // The release that was on its way all the time arrives, and a standby takes what is free.
+  letDelete()
+  while ((await summary(session)).lease !== null) await sleep(10)
+  const standby = await open(session, { url: service.url, holder: 'standby' })
+  letRaise()
+  await assert.rejects(again, { code: 'held', holder: 'standby' })
+  await standby.state.keys.set({ session: { b: 2 } })
+  await standby.close()
+})
+
+test('a lease of its own past is ended although answers to that are lost', async () => {
+  const session = newName()
+  await lose(session)
+  const { epoch } = await summary(session)
+  const answers = [undefined, 'lose-answer', undefined, 'lose-answer']
+  faults.rule = (request) => (request.method === 'POST' && isLease(request) ? answers.shift() : undefined)
+  const again = await open(session)
+  assert.equal(answers.length, 0)
+  assert.ok((await summary(session)).epoch > epoch)
+  await again.state.keys.set({ session: { b: 2 } })
+  await again.close()
 })
 
 test('of very many opens at once none runs out of time waiting for the others', async () => {
