@@ -26,6 +26,8 @@ export interface Call {
   body?: string
   /** Keeps no process alive. */
   background?: boolean
+  /** Called as each attempt begins. */
+  onAttempt?: () => void
 }
 
 export interface Patience {
@@ -70,6 +72,7 @@ export class StoreClient {
 
   /** One attempt. */
   async once<T>(call: Call, read: (body: Buffer) => T, timeoutMs: number, signal?: AbortSignal): Promise<T> {
+    call.onAttempt?.()
     return this.#exchange(call, timeoutMs, signal, (answer) => {
       const { status, body } = answer
       if (status < 200 || status > 299) throw errorOfAnswer(answer)

@@ -1,8 +1,8 @@
 /**
  * Ownership of a session: taken at open, renewed in the background well inside its ttl, released at close.
  *
- * What counts is our own clock from the moment a renewal was sent: past that the store may have given the session to
- * another, whatever we have not yet heard.
+ * What counts is our own clock from the moment the request left that was answered: past that and the ttl the store may
+ * have given the session to another, whatever we have not yet heard.
  */
 import { randomBytes } from 'node:crypto'
 import { hostname } from 'node:os'
@@ -85,7 +85,7 @@ export class Lease {
 
   /** Renews from now on, without keeping the process alive. */
   keep(): void {
-    this.#schedule((this.#options.ttl * 1000) / 3)
+    this.#schedule(this.#untilRenewal)
   }
 
   /** No renewal any more; the lease itself lives until released or expired. */
@@ -140,10 +140,15 @@ export class Lease {
   }
 
   #askUntil(end: number, takeover: boolean): Promise<void> {
-    const { client, attemptMs } = this.#options
-    return this.#ask(takeover, (call) => {
-      return client.call(call, epochIn, { deadlineMs: end - performance.now(), attemptMs })
-    })
+    const { client, attemptMs, ttl } = this.#options
+    // Answered later than its ttl a lease would be over.
+    const patience = { deadlineMs: end - performance.now(), attemptMs: Math.min(attemptMs, ttl * 1000) }
+    return this.#ask(takeover, (call) => client.call(call, epochIn, patience))
+  }
+
+  /** In ms: three times a ttl, and sooner when the answer was long in coming. */
+  get #untilRenewal(): number {
+    return Math.min((this.#options.ttl * 1000) / 3, (this.#validUntil - performance.now()) / 2)
   }
 
   #schedule(delayMs: number): void {
@@ -163,7 +168,7 @@ export class Lease {
   }
 
   async #onTimer(): Promise<void> {
-    const { ttl, attemptMs, onFailure } = this.#options
+    const { attemptMs, onFailure } = this.#options
     const left = this.#validUntil - performance.now()
     if (left <= 0) {
       onFailure(new UnavailableError('the lease could not be renewed in time'))
@@ -171,7 +176,7 @@ export class Lease {
     }
     try {
       await this.#renew(Math.min(attemptMs, left))
-      if (!this.#abort.signal.aborted) this.#schedule((ttl * 1000) / 3)
+      if (!this.#abort.signal.aborted) this.#schedule(this.#untilRenewal)
     } catch (error) {
       if (this.#abort.signal.aborted) return
       // Past the end of the lease at the latest, so that an owner without traffic learns of it too.
@@ -189,11 +194,15 @@ export class Lease {
   async #ask(takeover: boolean, send: (call: Call) => Promise<number>): Promise<void> {
     const { path, holder, ttl } = this.#options
     const body = JSON.stringify({ holder, ttl_s: ttl, ...(takeover && { takeover }) })
-    const asked = performance.now()
-    const askedAt = Date.now()
+    let asked = 0
+    let askedAt = 0
+    const onAttempt = (): void => {
+      asked = performance.now()
+      askedAt = Date.now()
+    }
     // With its epoch this very lease is renewed or counted on, and the session never taken back from a later owner.
     const headers: Record<string, number> = this.#epoch === 0 ? {} : { 'lease-epoch': this.#epoch }
-    const epoch = await send({ method: 'POST', path: `${path}/lease`, headers, body })
+    const epoch = await send({ method: 'POST', path: `${path}/lease`, headers, body, onAttempt })
     this.#epoch = epoch
     this.#validUntil = asked + ttl * 1000
     this.#askedAt = askedAt

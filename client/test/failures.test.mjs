@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
+import { createServer } from 'node:http'
 import { after, afterEach, before, beforeEach, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { CorruptError, UnavailableError, useRemoteAuthState } from '../dist/esm/index.js'
+import { StoreClient } from '../dist/esm/http.js'
 import { baileys } from './baileys.mjs'
 import { Faults, problem } from './faults.mjs'
 import { startService } from './service.mjs'
@@ -206,6 +208,26 @@ test('the lease is renewed while the session lives, and given up in time when it
   assert.equal((await lost).reason, 'unavailable')
   assert.ok(performance.now() - began < 2_000)
   faults.rule = () => undefined
+  await auth.close()
+})
+
+test('a lease counts from the request that was answered, however long opening took', async () => {
+  const until = performance.now() + 1_500
+  faults.rule = () => (performance.now() < until ? 'lose-request' : undefined)
+  await (await open(newName(), { ttl: 1 })).close()
+})
+
+test('a lease that was slow to be granted is renewed before it is over', async () => {
+  faults.delay = () => {
+    faults.delay = undefined
+    return sleep(1_200)
+  }
+  const auth = await open(newName(), { ttl: 1.5 })
+  const told = []
+  auth.on('lost', ({ reason }) => told.push(reason))
+  await sleep(1_000)
+  await auth.state.keys.set({ session: { a: 1 } })
+  assert.deepEqual(told, [])
   await auth.close()
 })
 
