@@ -133,7 +133,7 @@ function face<B extends BaileysModule>(owned: Owned, lease: Lease): RemoteAuthSt
   const { session, service, place, ghost } = owned
   let closing: Promise<void> | undefined
   let lost = false
-  session.on(({ reason }) => {
+  session.whenLost(({ reason }) => {
     lost = true
     if (reason !== 'fenced' && reason !== 'gone' && reason !== 'held') letGo(owned, lease)
   })

@@ -51,6 +51,7 @@ export class Session {
   #ended: AuthStoreError | undefined
   #opened = false
   #closing = false
+  #letGo: ((why: LostError) => void) | undefined
   creds!: object
 
   constructor(options: SessionOptions) {
@@ -174,10 +175,18 @@ export class Session {
     return () => void this.#listeners.delete(listener)
   }
 
+  /** @param letGo called once when the session is lost, before anybody hears of it; at once when it is lost already. */
+  whenLost(letGo: (why: LostError) => void): void {
+    if (this.#ended instanceof LostError) letGo(this.#ended)
+    else this.#letGo = letGo
+  }
+
   /** Ends it because the store says so, or says nothing any more. */
   lose(failure: StoreFailure): void {
     if (this.#ended) return
     const lost = new LostError(failure)
+    // Whoever hears that a write of theirs is rejected may open the session again at once.
+    this.#letGo?.(lost)
     this.#end(lost)
     this.#lease.stop()
     const listeners = [...this.#listeners]

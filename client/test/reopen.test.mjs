@@ -120,6 +120,19 @@ test('a lease of its own past is ended although answers to that are lost', async
   await again.close()
 })
 
+test('where a write is rejected because the session is lost, it can be opened again', async () => {
+  const session = newName()
+  const auth = await open(session, { commitDeadlineMs: 300 })
+  faults.rule = ({ path }) => (path.endsWith('/commit') ? 'lose-request' : undefined)
+  const again = await auth.state.keys.set({ session: { a: 1 } }).catch((error) => {
+    assert.equal(error.reason, 'unavailable')
+    faults.rule = () => undefined
+    return open(session)
+  })
+  await again.close()
+  await auth.close()
+})
+
 test('of very many opens at once none runs out of time waiting for the others', async () => {
   let most = 0
   let inside = 0
