@@ -7,7 +7,7 @@
 import { randomBytes } from 'node:crypto'
 import { hostname } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { FencedError, HeldError, isStoreFailure, UnavailableError } from './errors.js'
+import { FencedError, GoneError, HeldError, isStoreFailure, RefusedError, UnavailableError } from './errors.js'
 import type { StoreFailure } from './errors.js'
 import { parseJson } from './http.js'
 import type { Call, StoreClient } from './http.js'
@@ -104,19 +104,19 @@ export class Lease {
     }
   }
 
-  /** Gives the session free. One attempt: the ttl does it otherwise. @returns whether the store answered. */
+  /** Gives the session free. One attempt: the ttl does it otherwise. @returns whether it is known to be over. */
   async release(): Promise<boolean> {
     this.stop()
     const { client, attemptMs } = this.#options
-    return answered(client.once(this.#releasing, () => undefined, Math.min(attemptMs, LONGEST_RELEASE_MS)))
+    return isFreeAfter(client.once(this.#releasing, () => undefined, Math.min(attemptMs, LONGEST_RELEASE_MS)))
   }
 
-  /** Goes on for as long as the lease can live, and keeps no process alive. @returns whether the store answered. */
+  /** Goes on for as long as the lease can live, and keeps no process alive. @returns whether it is known to be over. */
   async releaseLater(signal: AbortSignal): Promise<boolean> {
     this.stop()
     const { client, attemptMs, ttl } = this.#options
     const patience = { deadlineMs: ttl * 1000, attemptMs: Math.min(attemptMs, LONGEST_RELEASE_MS), signal }
-    return answered(client.call({ ...this.#releasing, background: true }, () => undefined, patience))
+    return isFreeAfter(client.call({ ...this.#releasing, background: true }, () => undefined, patience))
   }
 
   get #releasing(): Call {
@@ -216,13 +216,19 @@ function epochIn(body: Buffer): number {
   return answer.epoch
 }
 
-/** A refusal is an answer too: the lease is not ours any more. */
-async function answered(asked: Promise<unknown>): Promise<boolean> {
+/** @returns whether the store says that the session is another's, or not there: no lease on it is ours then. */
+export function isAnothers(error: unknown): boolean {
+  if (error instanceof FencedError || error instanceof HeldError || error instanceof GoneError) return true
+  return error instanceof RefusedError && error.problem === 'no-session'
+}
+
+/** A refused token, say, leaves the lease where it is. */
+async function isFreeAfter(release: Promise<unknown>): Promise<boolean> {
   try {
-    await asked
+    await release
     return true
   } catch (error) {
-    return !(error instanceof UnavailableError)
+    return isAnothers(error)
   }
 }
 

@@ -11,6 +11,7 @@ export interface ServiceAddress {
 }
 
 interface Known {
+  /** Of its address and token. */
   key: string
   tls: TlsOptions | undefined
   service: Service
@@ -24,9 +25,8 @@ export class Service {
   readonly commits: CommitLine
   #users = 0
 
-  /** @param key of its address and token. */
   private constructor(
-    readonly key: string,
+    readonly address: string,
     client: StoreClient,
   ) {
     this.client = client
@@ -36,10 +36,11 @@ export class Service {
   /** @returns the one of this address and token, for another session; each has to `leave` it. */
   static join({ url, token, tls }: ServiceAddress): Service {
     const address = new URL(url)
-    const key = `${address.href} ${token}`
+    const { href } = address
+    const key = `${href} ${token}`
     let known = inUse.find((each) => each.key === key && each.tls === tls)
     if (!known) {
-      known = { key, tls, service: new Service(key, new StoreClient(address, token, tls)) }
+      known = { key, tls, service: new Service(href, new StoreClient(address, token, tls)) }
       inUse.push(known)
     }
     known.service.#users++

@@ -133,6 +133,27 @@ test('where a write is rejected because the session is lost, it can be opened ag
   await auth.close()
 })
 
+test('a session that was lost for its token opens again at once with another', async () => {
+  const session = newName()
+  let revoked = false
+  faults.rule = ({ headers }) => {
+    if (revoked && headers.authorization === 'Bearer former') return problem(401, 'unauthorized')
+    headers.authorization = `Bearer ${service.token}`
+    return undefined
+  }
+  const former = await open(session, { token: 'former' })
+  revoked = true
+  const lost = new Promise((resolve) => former.on('lost', resolve))
+  await assert.rejects(former.saveCreds(), { code: 'lost', reason: 'refused' })
+  await lost
+  while (!faults.seen.some(({ method }) => method === 'DELETE')) await sleep(10)
+  await sleep(50)
+  await assert.rejects(open(session, { token: 'former' }), { code: 'refused', status: 401 })
+  assert.notEqual((await summary(session)).lease, null)
+  await (await open(session, { token: 'present' })).close()
+  await former.close()
+})
+
 test('of very many opens at once none runs out of time waiting for the others', async () => {
   let most = 0
   let inside = 0
