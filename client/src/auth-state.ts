@@ -85,8 +85,7 @@ export async function useRemoteAuthState<B extends BaileysModule>(
   const open = async (): Promise<RemoteAuthState<B>> => {
     const known = recall(place, options.holder)
     const holder = options.holder ?? known?.holder ?? defaultHolder()
-    const path = `/v1/sessions/${name}`
-    const taking = { client, path, holder, ttl, attemptMs, reclaim: known !== undefined, onFailure }
+    const taking = { client, session: name, holder, ttl, attemptMs, reclaim: known !== undefined, onFailure }
     const until = (): number => performance.now() + ttl * 1000 + attemptMs
     const owned: Owned = { session, service, place, ghost: (stop) => ({ holder, until: until(), stop }) }
     try {

@@ -17,8 +17,7 @@ const CONFIRM_PAUSE_MS = 200
 
 export interface LeaseOptions {
   client: StoreClient
-  /** Path of the session, for example `/v1/sessions/main`. */
-  path: string
+  session: string
   holder: string
   /** Seconds. */
   ttl: number
@@ -108,7 +107,7 @@ export class Lease {
   async release(): Promise<boolean> {
     this.stop()
     const { client, attemptMs } = this.#options
-    return isFreeAfter(client.once(this.#releasing, () => undefined, Math.min(attemptMs, LONGEST_RELEASE_MS)))
+    return isFreeAfter(client.once(this.#releasing, assertReleased, Math.min(attemptMs, LONGEST_RELEASE_MS)))
   }
 
   /** Goes on for as long as the lease can live, and keeps no process alive. @returns whether it is known to be over. */
@@ -116,11 +115,15 @@ export class Lease {
     this.stop()
     const { client, attemptMs, ttl } = this.#options
     const patience = { deadlineMs: ttl * 1000, attemptMs: Math.min(attemptMs, LONGEST_RELEASE_MS), signal }
-    return isFreeAfter(client.call({ ...this.#releasing, background: true }, () => undefined, patience))
+    return isFreeAfter(client.call({ ...this.#releasing, background: true }, assertReleased, patience))
   }
 
   get #releasing(): Call {
-    return { method: 'DELETE', path: `${this.#options.path}/lease`, headers: { 'lease-epoch': this.#epoch } }
+    return { method: 'DELETE', path: this.#path, headers: { 'lease-epoch': this.#epoch } }
+  }
+
+  get #path(): string {
+    return `/v1/sessions/${this.#options.session}/lease`
   }
 
   /** Has the store count on, so that what is on its way for this lease's former life comes too late. */
@@ -143,7 +146,7 @@ export class Lease {
     const { client, attemptMs, ttl } = this.#options
     // Answered later than its ttl a lease would be over.
     const patience = { deadlineMs: end - performance.now(), attemptMs: Math.min(attemptMs, ttl * 1000) }
-    return this.#ask(takeover, (call) => client.call(call, epochIn, patience))
+    return this.#ask(takeover, (call, read) => client.call(call, read, patience))
   }
 
   /** In ms: three times a ttl, and sooner when the answer was long in coming. */
@@ -179,8 +182,8 @@ export class Lease {
       if (!this.#abort.signal.aborted) this.#schedule(this.#untilRenewal)
     } catch (error) {
       if (this.#abort.signal.aborted) return
-      // Past the end of the lease at the latest, so that an owner without traffic learns of it too.
-      const again = Math.min(1000, this.#validUntil - performance.now())
+      // Nearer and nearer to the end of the lease, and then past it: an owner without traffic learns of it too.
+      const again = Math.min(1000, (this.#validUntil - performance.now()) / 2)
       if (error instanceof UnavailableError) this.#schedule(Math.max(10, again))
       else onFailure(failureOf(error))
     }
@@ -188,11 +191,11 @@ export class Lease {
 
   #renew(timeoutMs: number): Promise<void> {
     const { client } = this.#options
-    return this.#ask(false, (call) => client.once(call, epochIn, timeoutMs, this.#abort.signal))
+    return this.#ask(false, (call, read) => client.once(call, read, timeoutMs, this.#abort.signal))
   }
 
-  async #ask(takeover: boolean, send: (call: Call) => Promise<number>): Promise<void> {
-    const { path, holder, ttl } = this.#options
+  async #ask(takeover: boolean, send: Send): Promise<void> {
+    const { holder, ttl } = this.#options
     const body = JSON.stringify({ holder, ttl_s: ttl, ...(takeover && { takeover }) })
     let asked = 0
     let askedAt = 0
@@ -202,18 +205,31 @@ export class Lease {
     }
     // With its epoch this very lease is renewed or counted on, and the session never taken back from a later owner.
     const headers: Record<string, number> = this.#epoch === 0 ? {} : { 'lease-epoch': this.#epoch }
-    const epoch = await send({ method: 'POST', path: `${path}/lease`, headers, body, onAttempt })
-    this.#epoch = epoch
+    const call: Call = { method: 'POST', path: this.#path, headers, body, onAttempt }
+    this.#epoch = await send(call, (answer) => this.#epochIn(answer, takeover))
     this.#validUntil = asked + ttl * 1000
     this.#askedAt = askedAt
   }
+
+  /** @throws SyntaxError for anything but an answer to this: another's would have us write as somebody we are not. */
+  #epochIn(body: Buffer, takeover: boolean): number {
+    const answer = parseJson(body) as { session?: unknown; epoch?: unknown; expires_at?: unknown } | null
+    if (typeof answer?.epoch !== 'number' || typeof answer.expires_at !== 'string') throw new SyntaxError('no lease')
+    const { session = this.#options.session, epoch } = answer
+    if (session !== this.#options.session) throw new SyntaxError('the lease of another session')
+    const known = this.#epoch
+    // An earlier release renews where it is asked to count on.
+    const follows = known === 0 || epoch === known || (takeover && epoch === known + 1)
+    if (!follows) throw new SyntaxError('another lease than the one asked for')
+    return epoch
+  }
 }
 
+type Send = (call: Call, read: (body: Buffer) => number) => Promise<number>
+
 /** @throws SyntaxError */
-function epochIn(body: Buffer): number {
-  const answer = parseJson(body) as { epoch?: unknown; expires_at?: unknown } | null
-  if (typeof answer?.epoch !== 'number' || typeof answer.expires_at !== 'string') throw new SyntaxError('no lease')
-  return answer.epoch
+function assertReleased(_body: Buffer, status: number): void {
+  if (status !== 204) throw new SyntaxError('not released')
 }
 
 /** @returns whether the store says that the session is another's, or not there: no lease on it is ours then. */

@@ -5,6 +5,7 @@ import {
   AuthStoreError,
   ClosedError,
   CorruptError,
+  FencedError,
   isStoreFailure,
   LostError,
   RefusedError,
@@ -35,6 +36,12 @@ interface Snapshot {
   version: number
   /** As text; `null` when there are none. */
   creds: string
+}
+
+/** Whose state it is; an earlier release does not name the session, as JSON. */
+interface Origin {
+  session?: string
+  epoch?: number
 }
 
 /** Of a large list so many values are in memory at a time. */
@@ -205,14 +212,16 @@ export class Session {
     if (this.#opened) this.#queue.end(why)
   }
 
-  /** @throws SyntaxError */
+  /** @throws SyntaxError for what is not this session's state under our lease, FencedError under another's. */
   #take(body: Buffer): Snapshot {
     // An attempt before this one may have been broken off.
     this.#memory.forget()
     const reader = new JsonReader(body)
-    const seen: Partial<Snapshot> & { keys?: true } = {}
+    const seen: Partial<Snapshot> & Origin & { keys?: true } = {}
     reader.object((name) => {
       if (name === 'version') seen.version = Number(reader.text())
+      else if (name === 'session') seen.session = reader.text()
+      else if (name === 'epoch') seen.epoch = Number(reader.text())
       else if (name === 'creds') seen.creds = reader.text()
       else if (name === 'keys') {
         seen.keys = true
@@ -224,7 +233,18 @@ export class Session {
     if (version === undefined || !Number.isSafeInteger(version) || creds === undefined || !keys) {
       throw new SyntaxError('not a state')
     }
+    this.#assertAsked(seen)
     return { version, creds }
+  }
+
+  /** @throws SyntaxError, FencedError */
+  #assertAsked({ session, epoch }: Origin): void {
+    const { name } = this.#options
+    if (session !== undefined && JSON.parse(session) !== name) throw new SyntaxError('the state of another session')
+    const own = this.#lease.epoch
+    if (epoch === undefined || epoch === own) return
+    if (session !== undefined && epoch > own) throw new FencedError()
+    throw new SyntaxError('a state of another lease')
   }
 
   #takeKeys(reader: JsonReader): void {
