@@ -21,7 +21,7 @@ const inUse: Known[] = []
 
 export class Service {
   readonly client: StoreClient
-  readonly opens = new Admission()
+  readonly opens: Admission
   readonly commits: CommitLine
   #users = 0
 
@@ -30,6 +30,7 @@ export class Service {
     client: StoreClient,
   ) {
     this.client = client
+    this.opens = new Admission(() => client.answeredAt)
     this.commits = new CommitLine(client)
   }
 

@@ -178,6 +178,20 @@ test('while the store answers nobody, those who wait to open are not kept longer
   assert.ok(new Set(faults.seen.map(({ path }) => path)).size < 60)
 })
 
+test('who waits to open since before the store went away is kept no longer than who came later', async () => {
+  let answered = 40
+  faults.rule = () => (answered-- > 0 ? undefined : 'lose-request')
+  const began = performance.now()
+  const opening = Array.from({ length: 200 }, () => open(newName(), { openDeadlineMs: 500, commitDeadlineMs: 500 }))
+  const results = await Promise.allSettled(opening)
+  const took = performance.now() - began
+  const refused = results.filter(({ reason }) => reason?.code === 'unavailable')
+  assert.ok(refused.length > 150, `${refused.length} refused`)
+  assert.ok(took < 2500, `${took} ms`)
+  faults.rule = () => undefined
+  await Promise.all(results.map(({ value }) => value?.close()))
+})
+
 test('promises of calls on a lost or closed session may be dropped', async () => {
   const script = `
     import { useRemoteAuthState } from './dist/esm/index.js'
