@@ -18,6 +18,7 @@ import type { Lease } from './lease.js'
 import { Memory } from './memory.js'
 import { assertId, assertSize, assertType, CommitQueue } from './queue.js'
 import type { KeyChanges } from './queue.js'
+import { AROUND_KEY, deletionOf, piecesOf } from './pieces.js'
 import { Reads } from './reads.js'
 import type { Found } from './reads.js'
 import type { Service } from './service.js'
@@ -109,27 +110,25 @@ export class Session {
         assertId(id)
         const text = value === null || value === undefined ? null : encode(value)
         values.set(id, text)
-        size += id.length + (text?.length ?? 0)
+        size += id.length + (text?.length ?? 0) + AROUND_KEY
       }
       if (values.size === 0) continue
       assertType(type)
       changes.set(type, values)
     }
     if (changes.size === 0) return Promise.resolve()
-    assertSize(size, () => [...changes.values()].flatMap((values) => [...values.values()]))
+    assertSize(size, changes)
     return this.#write(changes, size)
   }
 
   clear(): Promise<void> {
     this.#assertWritable()
-    const changes = new Map<string, Map<string, null>>()
-    let size = 0
-    for (const type of this.#memory.types()) {
-      const ids = this.#memory.ids(type)
-      if (ids.length > 0) changes.set(type, new Map(ids.map((id) => [id, null])))
-      size = ids.reduce((sum, id) => sum + id.length, size)
-    }
-    return changes.size === 0 ? Promise.resolve() : this.#write(changes, size)
+    const known = this.#memory.types().map((type): [string, string[]] => [type, this.#memory.ids(type)])
+    // In order; as one commit where one can hold it.
+    const pieces = piecesOf(known).map(deletionOf)
+    const all = Promise.all(pieces.map(({ changes, size }) => this.#write(changes, size))).then(() => undefined)
+    all.catch(() => undefined)
+    return all
   }
 
   async *list(type: string): AsyncIterableIterator<[string, unknown]> {
@@ -158,7 +157,7 @@ export class Session {
       this.lose(new RefusedError(422, 'creds-not-json'))
       return Promise.reject(this.#ended as Error)
     }
-    return this.#queue.push(text.length, new Map(), text)
+    return this.#queue.push(0, new Map(), text)
   }
 
   /** Writes out what is queued; refuses writes from now on, or somebody who goes on writing would keep it open. */
@@ -265,7 +264,7 @@ export class Session {
     if (!this.#memory.empty) throw new CorruptError('there are keys but no creds')
     this.creds = this.#options.baileys.initAuthCreds()
     const text = encode(this.creds)
-    await this.#queue.push(text.length, new Map(), text)
+    await this.#queue.push(0, new Map(), text)
   }
 
   #write(changes: KeyChanges, size: number): Promise<void> {
