@@ -155,7 +155,12 @@ async def test_an_empty_commit_makes_a_session_and_counts(api: Api, body: object
     session = fresh()
     for version in (1, 2):
         assert await api.commit(session, body) == {"version": version, "epoch": 0}
-    assert await api.state(session) == {"version": 2, "epoch": 0, "keys": {}, "creds": None}
+    empty = {"session": session, "version": 2, "epoch": 0, "keys": {}, "creds": None}
+    assert await api.state(session) == empty
+    # What was read can be written as it is, over another session too.
+    copy = fresh()
+    await api.good("PUT", at(copy, "state"), empty)
+    assert await api.state(copy) == {**empty, "session": copy, "version": 1}
     summary = await api.summary(session)
     assert (summary["keys"], summary["paired"], summary["lease"]) == ({}, False, None)
 

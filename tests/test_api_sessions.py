@@ -27,10 +27,16 @@ async def test_a_lease_of_an_unknown_name_makes_an_empty_session(api: Api):
     session = fresh()
     before = datetime.now(UTC)
     granted = await api.good("POST", at(session, "lease"), {"holder": "one", "ttl_s": 30})
-    assert granted["epoch"] == 1
+    assert (granted["session"], granted["epoch"]) == (session, 1)
     left = datetime.fromisoformat(granted["expires_at"]) - before
     assert timedelta(seconds=29) < left < timedelta(seconds=32)
-    assert await api.state(session) == {"version": 0, "epoch": 1, "keys": {}, "creds": None}
+    assert await api.state(session) == {
+        "session": session,
+        "version": 0,
+        "epoch": 1,
+        "keys": {},
+        "creds": None,
+    }
     summary = await api.summary(session)
     assert (summary["lease"], summary["version"]) == ({"holder": "one", "expires_at": granted["expires_at"]}, 0)
     answer = await api.ask("POST", at(session, "lease"), {"holder": "two", "ttl_s": 30})
@@ -108,6 +114,24 @@ async def test_a_takeover_is_told_to_everybody(api: Api):
     for epoch in epochs[:-1]:
         assert (await api.ask("POST", at(session, "commit"), {}, headers=with_epoch(epoch))).slug == "fenced"
     await api.commit(session, {}, headers=with_epoch(4))
+
+
+async def test_a_takeover_of_an_epoch_ends_that_lease_of_ones_own_and_no_other(api: Api):
+    session = fresh()
+    taking = {"holder": "one", "ttl_s": 30, "takeover": True}
+    first = await api.lease(session, "one")
+    again = await api.good("POST", at(session, "lease"), taking, headers=with_epoch(first))
+    assert again["epoch"] == first + 1
+    assert (await api.ask("POST", at(session, "commit"), {}, headers=with_epoch(first))).slug == "fenced"
+    await api.commit(session, {}, headers=with_epoch(first + 1))
+    async with api.unchanged():
+        assert (await api.ask("POST", at(session, "lease"), taking, headers=with_epoch(first))).slug == "fenced"
+        named_two = {**taking, "holder": "two"}
+        assert (await api.ask("POST", at(session, "lease"), named_two, headers=with_epoch(first + 1))).slug == "fenced"
+    await api.ask("DELETE", at(session, "lease"), headers=with_epoch(first + 1))
+    async with api.unchanged():
+        assert (await api.ask("POST", at(session, "lease"), taking, headers=with_epoch(first + 1))).slug == "fenced"
+    assert await api.lease(session, "two") == first + 2
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,8 @@ async def begun(api: Api, session: str) -> tuple[asyncio.StreamReader, asyncio.S
 async def test_a_state_is_streamed_to_its_end(own_api: Api):
     session = await filled(own_api)
     answer = await own_api.ask("GET", at(session, "state"))
-    assert len(json.loads(answer.text)["keys"]["session"]) == ROWS
+    state = json.loads(answer.text)
+    assert (state["session"], len(state["keys"]["session"])) == (session, ROWS)
 
 
 async def test_a_stream_that_loses_its_database_is_cut_off_and_followed_by_nothing(own_api: Api, database_url: str):

@@ -244,7 +244,7 @@ class Model:
             return "fenced"
         if self.live and holder != self.holder and not takeover:
             return "leased"
-        if holder != self.holder or (takeover and epoch is None):
+        if holder != self.holder or takeover:
             self.epoch += 1
         self.exists, self.holder, self.live = True, holder, True
         return self.epoch

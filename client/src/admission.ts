@@ -17,20 +17,21 @@ interface Waiter {
 export class Admission {
   #inside = 0
   #waiting: Waiter[] = []
-  /** When the store last answered one of them. */
-  #answered = 0
+  readonly #answeredAt: () => number
+
+  /** @param answeredAt when the store last answered anybody, on the clock of `performance.now()`. */
+  constructor(answeredAt: () => number) {
+    this.#answeredAt = answeredAt
+  }
 
   /** @param deadlineMs how long to wait while the store answers nobody. @throws what `open` throws, UnavailableError */
   async run<T>(deadlineMs: number, open: () => Promise<T>): Promise<T> {
     if (this.#inside < AT_ONCE) this.#inside++
     else await this.#turn(deadlineMs)
     try {
-      const opened = await open()
-      this.#answered = performance.now()
-      return opened
+      return await open()
     } catch (error) {
       if (error instanceof UnavailableError) this.#refuseLate(error)
-      else this.#answered = performance.now()
       throw error
     } finally {
       const next = this.#waiting.shift()
@@ -45,10 +46,11 @@ export class Admission {
     })
   }
 
-  /** Those who would have given up by now, had they been let in: sixteen at a time it would take them for ever. */
+  /** Those for whom the store was silent as long as they would try: sixteen at a time it would take them for ever. */
   #refuseLate(error: UnavailableError): void {
     const now = performance.now()
-    const isLate = ({ since, deadlineMs }: Waiter): boolean => now - since >= deadlineMs && since > this.#answered
+    const answered = this.#answeredAt()
+    const isLate = ({ since, deadlineMs }: Waiter): boolean => now - Math.max(since, answered) >= deadlineMs
     const late = this.#waiting.filter(isLate)
     if (late.length === 0) return
     this.#waiting = this.#waiting.filter((each) => !isLate(each))

@@ -1,11 +1,11 @@
 /** `useRemoteAuthState`: a Baileys auth state that lives in a baileys-auth-store service. */
 import type { BaileysModule } from './codec.js'
 import type { TlsOptions } from './connections.js'
-import { ClosedError, LostError, UnavailableError } from './errors.js'
+import { ClosedError, LostError } from './errors.js'
 import type { StoreFailure } from './errors.js'
 import { forget, recall, remember } from './ghosts.js'
 import type { Ghost } from './ghosts.js'
-import { defaultHolder, Lease } from './lease.js'
+import { defaultHolder, isAnothers, Lease } from './lease.js'
 import { checked } from './options.js'
 import { Service } from './service.js'
 import { Session } from './session.js'
@@ -80,12 +80,12 @@ export async function useRemoteAuthState<B extends BaileysModule>(
   }
   const { ttl = 60, takeover = false } = options
   const { client } = service
-  const place = `${service.key} ${name}`
+  // Without the token: a session that was lost for the former one is opened again with another.
+  const place = `${service.address} ${name}`
   const open = async (): Promise<RemoteAuthState<B>> => {
     const known = recall(place, options.holder)
     const holder = options.holder ?? known?.holder ?? defaultHolder()
-    const path = `/v1/sessions/${name}`
-    const taking = { client, path, holder, ttl, attemptMs, reclaim: known !== undefined, onFailure }
+    const taking = { client, session: name, holder, ttl, attemptMs, reclaim: known !== undefined, onFailure }
     const until = (): number => performance.now() + ttl * 1000 + attemptMs
     const owned: Owned = { session, service, place, ghost: (stop) => ({ holder, until: until(), stop }) }
     try {
@@ -94,8 +94,8 @@ export async function useRemoteAuthState<B extends BaileysModule>(
       await session.open(owned.lease, openDeadlineMs)
       return face(owned, owned.lease)
     } catch (error) {
-      // Unanswered it may have been taken all the same.
-      const free = owned.lease ? await owned.lease.release() : !(error instanceof UnavailableError)
+      // Unanswered it may have been taken all the same, and refused for the token it is what it was.
+      const free = owned.lease ? await owned.lease.release() : isAnothers(error)
       if (!free) remember(place, owned.ghost(() => undefined))
       throw error
     }
@@ -133,7 +133,7 @@ function face<B extends BaileysModule>(owned: Owned, lease: Lease): RemoteAuthSt
   const { session, service, place, ghost } = owned
   let closing: Promise<void> | undefined
   let lost = false
-  session.on(({ reason }) => {
+  session.whenLost(({ reason }) => {
     lost = true
     if (reason !== 'fenced' && reason !== 'gone' && reason !== 'held') letGo(owned, lease)
   })

@@ -178,7 +178,15 @@ export class Connections {
 }
 
 /** An answer that is not one to what was asked. */
-export class Foreign extends Error {}
+export class Foreign extends Error {
+  /** @param failure what it means to who asked, if not just that there was no answer. */
+  constructor(
+    message: string,
+    readonly failure?: Error,
+  ) {
+    super(message)
+  }
+}
 
 /** An answer that did not come in time. */
 export class Late extends Error {

@@ -1,7 +1,7 @@
 /**
- * Leases of this process that nobody uses any more, and that the store may still keep: a take whose answer was lost, or
- * a session given up while the store was away. The next open of the session goes by the same holder; by a new one it
- * would have to wait until the lease of its own past is over.
+ * Leases of this process that nobody uses any more, and that the store may still keep: a take whose answer was lost,
+ * or a session given up while the store was away or would not have its token. The next open of the session goes by the
+ * same holder; by a new one it would have to wait until the lease of its own past is over.
  */
 export interface Ghost {
   holder: string
@@ -11,6 +11,7 @@ export interface Ghost {
   stop: () => void
 }
 
+/** By the address of the service and the session's name. */
 const ghosts = new Map<string, Ghost>()
 
 export function remember(place: string, ghost: Ghost): void {

@@ -26,6 +26,8 @@ export interface Call {
   body?: string
   /** Keeps no process alive. */
   background?: boolean
+  /** Called as each attempt begins. */
+  onAttempt?: () => void
 }
 
 export interface Patience {
@@ -36,9 +38,12 @@ export interface Patience {
   signal?: AbortSignal
 }
 
+type Read<T> = (body: Buffer, status: number) => T
+
 export class StoreClient {
   readonly #connections: Connections
   readonly #authorization: string
+  #answeredAt = 0
 
   /**
    * @param url the store's address, for example `http://127.0.0.1:8480` or `unix:/run/authstore.sock`; the path of a
@@ -51,10 +56,10 @@ export class StoreClient {
   }
 
   /**
-   * @returns what `read` makes of the body of the first attempt that got a 2xx; its SyntaxError is a failed attempt.
+   * @returns what `read` makes of the first answer with a 2xx; its SyntaxError is a failed attempt.
    * @throws AuthStoreError: at once for what retrying cannot change, UnavailableError when the deadline has passed.
    */
-  async call<T>(call: Call, read: (body: Buffer) => T, { deadlineMs, attemptMs, signal }: Patience): Promise<T> {
+  async call<T>(call: Call, read: Read<T>, { deadlineMs, attemptMs, signal }: Patience): Promise<T> {
     const end = performance.now() + deadlineMs
     for (let attempt = 0; ; attempt++) {
       try {
@@ -68,13 +73,19 @@ export class StoreClient {
     }
   }
 
+  /** When the store last answered anything, on the clock of `performance.now()`; 503 and such are no answer. */
+  get answeredAt(): number {
+    return this.#answeredAt
+  }
+
   /** One attempt. */
-  async once<T>(call: Call, read: (body: Buffer) => T, timeoutMs: number, signal?: AbortSignal): Promise<T> {
+  async once<T>(call: Call, read: Read<T>, timeoutMs: number, signal?: AbortSignal): Promise<T> {
+    call.onAttempt?.()
     return this.#exchange(call, timeoutMs, signal, (answer) => {
       const { status, body } = answer
       if (status < 200 || status > 299) throw errorOfAnswer(answer)
       try {
-        return read(body)
+        return read(body, status)
       } catch (error) {
         // A foreign answer says nothing about what the store did.
         if (error instanceof SyntaxError) throw new Foreign(`answered ${status} without what was expected`)
@@ -98,9 +109,15 @@ export class StoreClient {
     for (const name in headers) lines += `${name}: ${headers[name] ?? ''}\r\n`
     try {
       const raw = { method, path, headers: lines, body, background }
-      return await this.#connections.ask(raw, read, timeoutMs, signal)
+      const answer = await this.#connections.ask(raw, read, timeoutMs, signal)
+      this.#answeredAt = performance.now()
+      return answer
     } catch (error) {
-      if (error instanceof AuthStoreError) throw error
+      if (error instanceof Foreign && error.failure) throw error.failure
+      if (error instanceof AuthStoreError) {
+        if (!(error instanceof UnavailableError)) this.#answeredAt = performance.now()
+        throw error
+      }
       throw new UnavailableError(error instanceof Error ? error.message : 'no answer', undefined, { cause: error })
     }
   }
@@ -126,7 +143,7 @@ export function pauseBefore(attempt: number, retryAfterMs: number | undefined): 
  */
 export function errorOf(status: number, problem: unknown, retryAfterMs?: number): AuthStoreError {
   const type = field(problem, 'type')
-  if (!type?.startsWith(PROBLEM)) {
+  if (!isOurs(type)) {
     // Asked again the same body would be too large again.
     if (status === 413) return new RefusedError(status, 'unknown')
     return new UnavailableError(`answered ${status}`, retryAfterMs)
@@ -141,9 +158,15 @@ export function errorOf(status: number, problem: unknown, retryAfterMs?: number)
   return new RefusedError(status, slug)
 }
 
-function errorOfAnswer({ status, headers, body }: RawAnswer): AuthStoreError {
+function errorOfAnswer({ status, headers, body }: RawAnswer): AuthStoreError | Foreign {
   const seconds = Number(headers.get('retry-after') ?? Number.NaN)
-  return errorOf(status, problemIn(body), Number.isFinite(seconds) ? seconds * 1000 : undefined)
+  const problem = problemIn(body)
+  const error = errorOf(status, problem, Number.isFinite(seconds) ? seconds * 1000 : undefined)
+  return isOurs(field(problem, 'type')) ? error : new Foreign(error.message, error)
+}
+
+function isOurs(type: string | undefined): type is string {
+  return type?.startsWith(PROBLEM) ?? false
 }
 
 function problemIn(body: Buffer): unknown {

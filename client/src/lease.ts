@@ -1,13 +1,13 @@
 /**
  * Ownership of a session: taken at open, renewed in the background well inside its ttl, released at close.
  *
- * What counts is our own clock from the moment a renewal was sent: past that the store may have given the session to
- * another, whatever we have not yet heard.
+ * What counts is our own clock from the moment the request left that was answered: past that and the ttl the store may
+ * have given the session to another, whatever we have not yet heard.
  */
 import { randomBytes } from 'node:crypto'
 import { hostname } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { FencedError, HeldError, isStoreFailure, UnavailableError } from './errors.js'
+import { FencedError, GoneError, HeldError, isStoreFailure, RefusedError, UnavailableError } from './errors.js'
 import type { StoreFailure } from './errors.js'
 import { parseJson } from './http.js'
 import type { Call, StoreClient } from './http.js'
@@ -17,8 +17,7 @@ const CONFIRM_PAUSE_MS = 200
 
 export interface LeaseOptions {
   client: StoreClient
-  /** Path of the session, for example `/v1/sessions/main`. */
-  path: string
+  session: string
   holder: string
   /** Seconds. */
   ttl: number
@@ -54,14 +53,10 @@ export class Lease {
    */
   static async take(options: LeaseOptions, deadlineMs: number, takeover: boolean): Promise<Lease> {
     const lease = new Lease(options)
-    const { client, attemptMs } = options
+    const end = performance.now() + deadlineMs
     // Asked again when an answer is lost, it is a renewal: the holder is the same.
-    await lease.#ask(takeover, (call) => client.call(call, epochIn, { deadlineMs, attemptMs }))
-    if (options.reclaim) {
-      // Ours by now, so nobody loses it; without its epoch the store counts on.
-      lease.#epoch = 0
-      await lease.#ask(true, (call) => client.call(call, epochIn, { deadlineMs, attemptMs }))
-    }
+    await lease.#askUntil(end, takeover)
+    if (options.reclaim) await lease.#endOwnPast(end)
     return lease
   }
 
@@ -89,7 +84,7 @@ export class Lease {
 
   /** Renews from now on, without keeping the process alive. */
   keep(): void {
-    this.#schedule((this.#options.ttl * 1000) / 3)
+    this.#schedule(this.#untilRenewal)
   }
 
   /** No renewal any more; the lease itself lives until released or expired. */
@@ -108,23 +103,55 @@ export class Lease {
     }
   }
 
-  /** Gives the session free. One attempt: the ttl does it otherwise. @returns whether the store answered. */
+  /** Gives the session free. One attempt: the ttl does it otherwise. @returns whether it is known to be over. */
   async release(): Promise<boolean> {
     this.stop()
     const { client, attemptMs } = this.#options
-    return answered(client.once(this.#releasing, () => undefined, Math.min(attemptMs, LONGEST_RELEASE_MS)))
+    return isFreeAfter(client.once(this.#releasing, assertReleased, Math.min(attemptMs, LONGEST_RELEASE_MS)))
   }
 
-  /** Goes on for as long as the lease can live, and keeps no process alive. @returns whether the store answered. */
+  /** Goes on for as long as the lease can live, and keeps no process alive. @returns whether it is known to be over. */
   async releaseLater(signal: AbortSignal): Promise<boolean> {
     this.stop()
     const { client, attemptMs, ttl } = this.#options
     const patience = { deadlineMs: ttl * 1000, attemptMs: Math.min(attemptMs, LONGEST_RELEASE_MS), signal }
-    return answered(client.call({ ...this.#releasing, background: true }, () => undefined, patience))
+    return isFreeAfter(client.call({ ...this.#releasing, background: true }, assertReleased, patience))
   }
 
   get #releasing(): Call {
-    return { method: 'DELETE', path: `${this.#options.path}/lease`, headers: { 'lease-epoch': this.#epoch } }
+    return { method: 'DELETE', path: this.#path, headers: { 'lease-epoch': this.#epoch } }
+  }
+
+  get #path(): string {
+    return `/v1/sessions/${this.#options.session}/lease`
+  }
+
+  /** Has the store count on, so that what is on its way for this lease's former life comes too late. */
+  async #endOwnPast(end: number): Promise<void> {
+    for (;;) {
+      try {
+        await this.#askUntil(end, true)
+        return
+      } catch (error) {
+        if (!(error instanceof FencedError)) throw error
+      }
+      // It counted on and its answer was lost; or a late release or the time freed the session, and it may be another's
+      // by now. Nobody asked to take it from them.
+      this.#epoch = 0
+      await this.#askUntil(end, false)
+    }
+  }
+
+  #askUntil(end: number, takeover: boolean): Promise<void> {
+    const { client, attemptMs, ttl } = this.#options
+    // Answered later than its ttl a lease would be over.
+    const patience = { deadlineMs: end - performance.now(), attemptMs: Math.min(attemptMs, ttl * 1000) }
+    return this.#ask(takeover, (call, read) => client.call(call, read, patience))
+  }
+
+  /** In ms: three times a ttl, and sooner when the answer was long in coming. */
+  get #untilRenewal(): number {
+    return Math.min((this.#options.ttl * 1000) / 3, (this.#validUntil - performance.now()) / 2)
   }
 
   #schedule(delayMs: number): void {
@@ -144,7 +171,7 @@ export class Lease {
   }
 
   async #onTimer(): Promise<void> {
-    const { ttl, attemptMs, onFailure } = this.#options
+    const { attemptMs, onFailure } = this.#options
     const left = this.#validUntil - performance.now()
     if (left <= 0) {
       onFailure(new UnavailableError('the lease could not be renewed in time'))
@@ -152,11 +179,11 @@ export class Lease {
     }
     try {
       await this.#renew(Math.min(attemptMs, left))
-      if (!this.#abort.signal.aborted) this.#schedule((ttl * 1000) / 3)
+      if (!this.#abort.signal.aborted) this.#schedule(this.#untilRenewal)
     } catch (error) {
       if (this.#abort.signal.aborted) return
-      // Past the end of the lease at the latest, so that an owner without traffic learns of it too.
-      const again = Math.min(1000, this.#validUntil - performance.now())
+      // Nearer and nearer to the end of the lease, and then past it: an owner without traffic learns of it too.
+      const again = Math.min(1000, (this.#validUntil - performance.now()) / 2)
       if (error instanceof UnavailableError) this.#schedule(Math.max(10, again))
       else onFailure(failureOf(error))
     }
@@ -164,37 +191,60 @@ export class Lease {
 
   #renew(timeoutMs: number): Promise<void> {
     const { client } = this.#options
-    return this.#ask(false, (call) => client.once(call, epochIn, timeoutMs, this.#abort.signal))
+    return this.#ask(false, (call, read) => client.once(call, read, timeoutMs, this.#abort.signal))
   }
 
-  async #ask(takeover: boolean, send: (call: Call) => Promise<number>): Promise<void> {
-    const { path, holder, ttl } = this.#options
+  async #ask(takeover: boolean, send: Send): Promise<void> {
+    const { holder, ttl } = this.#options
     const body = JSON.stringify({ holder, ttl_s: ttl, ...(takeover && { takeover }) })
-    const asked = performance.now()
-    const askedAt = Date.now()
-    // With its epoch a renewal renews this very lease, and never takes the session back from a later owner.
+    let asked = 0
+    let askedAt = 0
+    const onAttempt = (): void => {
+      asked = performance.now()
+      askedAt = Date.now()
+    }
+    // With its epoch this very lease is renewed or counted on, and the session never taken back from a later owner.
     const headers: Record<string, number> = this.#epoch === 0 ? {} : { 'lease-epoch': this.#epoch }
-    const epoch = await send({ method: 'POST', path: `${path}/lease`, headers, body })
-    this.#epoch = epoch
+    const call: Call = { method: 'POST', path: this.#path, headers, body, onAttempt }
+    this.#epoch = await send(call, (answer) => this.#epochIn(answer, takeover))
     this.#validUntil = asked + ttl * 1000
     this.#askedAt = askedAt
   }
+
+  /** @throws SyntaxError for anything but an answer to this: another's would have us write as somebody we are not. */
+  #epochIn(body: Buffer, takeover: boolean): number {
+    const answer = parseJson(body) as { session?: unknown; epoch?: unknown; expires_at?: unknown } | null
+    if (typeof answer?.epoch !== 'number' || typeof answer.expires_at !== 'string') throw new SyntaxError('no lease')
+    const { session = this.#options.session, epoch } = answer
+    if (session !== this.#options.session) throw new SyntaxError('the lease of another session')
+    const known = this.#epoch
+    // An earlier release renews where it is asked to count on.
+    const follows = known === 0 || epoch === known || (takeover && epoch === known + 1)
+    if (!follows) throw new SyntaxError('another lease than the one asked for')
+    return epoch
+  }
 }
+
+type Send = (call: Call, read: (body: Buffer) => number) => Promise<number>
 
 /** @throws SyntaxError */
-function epochIn(body: Buffer): number {
-  const answer = parseJson(body) as { epoch?: unknown; expires_at?: unknown } | null
-  if (typeof answer?.epoch !== 'number' || typeof answer.expires_at !== 'string') throw new SyntaxError('no lease')
-  return answer.epoch
+function assertReleased(_body: Buffer, status: number): void {
+  if (status !== 204) throw new SyntaxError('not released')
 }
 
-/** A refusal is an answer too: the lease is not ours any more. */
-async function answered(asked: Promise<unknown>): Promise<boolean> {
+/** @returns whether the store says that the session is another's, or not there: no lease on it is ours then. */
+export function isAnothers(error: unknown): boolean {
+  if (error instanceof FencedError || error instanceof HeldError || error instanceof GoneError) return true
+  return error instanceof RefusedError && error.problem === 'no-session'
+}
+
+/** A refused token, say, leaves the lease where it is. */
+async function isFreeAfter(release: Promise<unknown>): Promise<boolean> {
   try {
-    await asked
+    await release
     return true
   } catch (error) {
-    return !(error instanceof UnavailableError)
+    return isAnothers(error)
   }
 }
 

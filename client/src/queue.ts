@@ -10,6 +10,7 @@ import type { Commit, CommitLine, Sender } from './commit-line.js'
 import { isStoreFailure, RefusedError, UnavailableError } from './errors.js'
 import type { AuthStoreError, StoreFailure } from './errors.js'
 import { pauseBefore } from './http.js'
+import { MOST_KEYS, SHARED } from './pieces.js'
 
 /** Key changes as text; null deletes. */
 export type KeyChanges = ReadonlyMap<string, ReadonlyMap<string, string | null>>
@@ -26,14 +27,13 @@ export interface QueueOptions {
   onFailure: (failure: StoreFailure) => void
 }
 
-/**
- * What is written while a commit is out shares the next one up to so many characters: each of two sets may be as large
- * as the service takes, and both together would be refused.
- */
-const LARGEST_SHARED = 16 * 2 ** 20
-
 interface Batch {
+  /** Characters of its keys, about. */
   size: number
+  /** How many keys. */
+  count: number
+  /** It got creds in this tick: the keys that they are about have to come along. */
+  expecting: boolean
   keys: Map<string, Map<string, string | null>>
   creds: string | undefined
   resolve: () => void
@@ -67,21 +67,24 @@ export class CommitQueue implements Sender {
   }
 
   /**
-   * @param size characters of it, about.
+   * What is written while a commit is out shares the next one up to a bound: each of two sets may be as large as the
+   * service takes, and both together would be refused. Creds join whatever waits, and any set joins mere creds.
+   * @param size characters of the keys, about.
    * @returns a promise of the store's yes; rejects with what ended the queue. Unwatched rejections are harmless.
    */
   push(size: number, keys: KeyChanges, creds?: string): Promise<void> {
     if (this.#ended) return Promise.reject(this.#ended)
+    const count = countOf(keys)
     let batch = this.#waiting.at(-1)
-    if (!batch || batch.size + size > LARGEST_SHARED) {
+    if (!batch || !hasRoom(batch, size, count)) {
       // The line asks a tick later: creds.update comes that much ahead of the keys it belongs to.
       if (!batch && !this.#underWay) this.#options.line.ready(this)
       batch = newBatch()
       this.#waiting.push(batch)
     }
     batch.size += size
-    for (const [type, changes] of keys) merge(batch.keys, type, changes)
-    if (creds !== undefined) batch.creds = creds
+    for (const [type, changes] of keys) batch.count += merge(batch.keys, type, changes)
+    if (creds !== undefined) addCreds(batch, creds)
     return batch.done
   }
 
@@ -177,20 +180,49 @@ function newBatch(): Batch {
   })
   // Baileys does not await saveCreds: without this a refused commit would end the process as an unhandled rejection.
   done.catch(() => undefined)
-  return { size: 0, keys: new Map(), creds: undefined, resolve, reject, done }
+  return { size: 0, count: 0, expecting: false, keys: new Map(), creds: undefined, resolve, reject, done }
 }
 
-function merge(into: Batch['keys'], type: string, changes: ReadonlyMap<string, string | null>): void {
+function countOf(keys: KeyChanges): number {
+  let count = 0
+  for (const changes of keys.values()) count += changes.size
+  return count
+}
+
+function hasRoom(batch: Batch, size: number, count: number): boolean {
+  if (batch.count === 0 || count === 0) return true
+  const most = batch.expecting ? { size: LARGEST_SET, keys: MOST_KEYS } : SHARED
+  return batch.size + size <= most.size && batch.count + count <= most.keys
+}
+
+function addCreds(batch: Batch, creds: string): void {
+  batch.creds = creds
+  if (batch.expecting) return
+  batch.expecting = true
+  setImmediate(() => (batch.expecting = false))
+}
+
+/** @returns how many keys it has more now. */
+function merge(into: Batch['keys'], type: string, changes: ReadonlyMap<string, string | null>): number {
   const known = into.get(type)
-  if (!known) into.set(type, new Map(changes))
-  else for (const [id, text] of changes) known.set(id, text)
+  if (!known) {
+    into.set(type, new Map(changes))
+    return changes.size
+  }
+  const before = known.size
+  for (const [id, text] of changes) known.set(id, text)
+  return known.size - before
 }
 
 function membersOf({ creds, keys }: Batch): string {
   const first = creds === undefined ? '' : `"creds":${creds}`
   if (keys.size === 0) return first
-  const second = `"keys":${objectOf(keys, (changes) => objectOf(changes, (text) => text ?? 'null'))}`
+  const second = `"keys":${textOf(keys)}`
   return first === '' ? second : `${first},${second}`
+}
+
+function textOf(keys: KeyChanges): string {
+  return objectOf(keys, (changes) => objectOf(changes, (text) => text ?? 'null'))
 }
 
 /** Put together by `+`: V8 keeps that as a tree and writes it out once, where `join` copies it at every level. */
@@ -200,10 +232,10 @@ function objectOf<T>(entries: ReadonlyMap<string, T>, text: (value: T) => string
   return `{${members}}`
 }
 
-/** A character is three bytes at most. */
-const MOST_BYTES_OF_ONE = 3
-/** What the service takes unless told to take more, less what stands around it. */
-const LARGEST_SET = 64 * 2 ** 20 - 65_536
+/** A character is three bytes at most, and six where an id's has to be escaped. */
+const MOST_BYTES_OF_ONE = 6
+/** What the service takes unless told to take more, less the largest creds, which share its commit. */
+const LARGEST_SET = 60 * 2 ** 20 - 65_536
 const HALF_OF_A_CHARACTER = /\p{Surrogate}/u
 
 /** @throws RefusedError for a name the store would refuse, before it can end a session that is in order. */
@@ -217,12 +249,12 @@ export function assertId(id: string): void {
   if (id.length < 1 || isNoText(id)) throw new RefusedError(422, 'id')
 }
 
-/** @param size characters of all its texts. @throws RefusedError for a set that no request can hold. */
-export function assertSize(size: number, texts: () => Iterable<string | null>): void {
+/** @param size characters of its ids and texts. @throws RefusedError for a set that no request can hold. */
+export function assertSize(size: number, keys: KeyChanges): void {
+  if (countOf(keys) > MOST_KEYS) throw new RefusedError(422, 'too-many-keys')
   if (size * MOST_BYTES_OF_ONE <= LARGEST_SET) return
-  let bytes = 0
-  for (const text of texts()) bytes += Buffer.byteLength(text ?? '')
-  if (bytes > LARGEST_SET) throw new RefusedError(413, 'too-large')
+  // A longer text could not even be put together.
+  if (size > LARGEST_SET || Buffer.byteLength(textOf(keys)) > LARGEST_SET) throw new RefusedError(413, 'too-large')
 }
 
 function isNoText(name: string): boolean {

@@ -7,6 +7,7 @@ import { CorruptError } from './errors.js'
 import type { Call, StoreClient } from './http.js'
 import { JsonReader } from './json-reader.js'
 import type { Entry, Memory } from './memory.js'
+import { piecesOf } from './pieces.js'
 import type { CommitQueue } from './queue.js'
 
 export interface ReadsOptions {
@@ -23,7 +24,7 @@ export interface ReadsOptions {
 /** Texts by id, in the order asked; missing ids are left out. */
 export type Found = [id: string, text: string][]
 
-type Fetched = ReadonlyMap<string, ReadonlyMap<string, string>>
+type Fetched = Map<string, Map<string, string>>
 
 interface Asking {
   wanted: Map<string, Set<string>>
@@ -111,23 +112,26 @@ export class Reads {
       await nextTick()
       this.#asking = undefined
       const { client, path, ...patience } = this.#options
-      const body = JSON.stringify(Object.fromEntries([...wanted].map(([type, ids]) => [type, [...ids]])))
-      const call: Call = { method: 'POST', path: `${path}/keys/get`, body }
-      return client.call(call, textsIn, patience)
+      const found: Fetched = new Map()
+      for (const piece of piecesOf(wanted)) {
+        const body = JSON.stringify(Object.fromEntries(piece))
+        const call: Call = { method: 'POST', path: `${path}/keys/get`, body }
+        await client.call(call, (answer) => addTexts(answer, found), patience)
+      }
+      return found
     })()
     return { wanted, answer }
   }
 }
 
-/** @throws SyntaxError */
-function textsIn(body: Buffer): Fetched {
+/** @returns `found`, with what an answer holds. @throws SyntaxError */
+function addTexts(body: Buffer, found: Fetched): Fetched {
   const reader = new JsonReader(body)
-  const types = new Map<string, Map<string, string>>()
   reader.object((type) => {
-    const values = new Map<string, string>()
-    types.set(type, values)
+    const values = found.get(type) ?? new Map<string, string>()
+    found.set(type, values)
     reader.object((id) => values.set(id, reader.text()))
   })
   reader.end()
-  return types
+  return found
 }

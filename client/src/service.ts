@@ -11,6 +11,7 @@ export interface ServiceAddress {
 }
 
 interface Known {
+  /** Of its address and token. */
   key: string
   tls: TlsOptions | undefined
   service: Service
@@ -20,26 +21,27 @@ const inUse: Known[] = []
 
 export class Service {
   readonly client: StoreClient
-  readonly opens = new Admission()
+  readonly opens: Admission
   readonly commits: CommitLine
   #users = 0
 
-  /** @param key of its address and token. */
   private constructor(
-    readonly key: string,
+    readonly address: string,
     client: StoreClient,
   ) {
     this.client = client
+    this.opens = new Admission(() => client.answeredAt)
     this.commits = new CommitLine(client)
   }
 
   /** @returns the one of this address and token, for another session; each has to `leave` it. */
   static join({ url, token, tls }: ServiceAddress): Service {
     const address = new URL(url)
-    const key = `${address.href} ${token}`
+    const { href } = address
+    const key = `${href} ${token}`
     let known = inUse.find((each) => each.key === key && each.tls === tls)
     if (!known) {
-      known = { key, tls, service: new Service(key, new StoreClient(address, token, tls)) }
+      known = { key, tls, service: new Service(href, new StoreClient(address, token, tls)) }
       inUse.push(known)
     }
     known.service.#users++

@@ -5,6 +5,7 @@ import {
   AuthStoreError,
   ClosedError,
   CorruptError,
+  FencedError,
   isStoreFailure,
   LostError,
   RefusedError,
@@ -17,6 +18,7 @@ import type { Lease } from './lease.js'
 import { Memory } from './memory.js'
 import { assertId, assertSize, assertType, CommitQueue } from './queue.js'
 import type { KeyChanges } from './queue.js'
+import { AROUND_KEY, deletionOf, piecesOf } from './pieces.js'
 import { Reads } from './reads.js'
 import type { Found } from './reads.js'
 import type { Service } from './service.js'
@@ -37,6 +39,12 @@ interface Snapshot {
   creds: string
 }
 
+/** Whose state it is; an earlier release does not name the session, as JSON. */
+interface Origin {
+  session?: string
+  epoch?: number
+}
+
 /** Of a large list so many values are in memory at a time. */
 const LIST_STEP = 256
 
@@ -51,6 +59,7 @@ export class Session {
   #ended: AuthStoreError | undefined
   #opened = false
   #closing = false
+  #letGo: ((why: LostError) => void) | undefined
   creds!: object
 
   constructor(options: SessionOptions) {
@@ -101,27 +110,25 @@ export class Session {
         assertId(id)
         const text = value === null || value === undefined ? null : encode(value)
         values.set(id, text)
-        size += id.length + (text?.length ?? 0)
+        size += id.length + (text?.length ?? 0) + AROUND_KEY
       }
       if (values.size === 0) continue
       assertType(type)
       changes.set(type, values)
     }
     if (changes.size === 0) return Promise.resolve()
-    assertSize(size, () => [...changes.values()].flatMap((values) => [...values.values()]))
+    assertSize(size, changes)
     return this.#write(changes, size)
   }
 
   clear(): Promise<void> {
     this.#assertWritable()
-    const changes = new Map<string, Map<string, null>>()
-    let size = 0
-    for (const type of this.#memory.types()) {
-      const ids = this.#memory.ids(type)
-      if (ids.length > 0) changes.set(type, new Map(ids.map((id) => [id, null])))
-      size = ids.reduce((sum, id) => sum + id.length, size)
-    }
-    return changes.size === 0 ? Promise.resolve() : this.#write(changes, size)
+    const known = this.#memory.types().map((type): [string, string[]] => [type, this.#memory.ids(type)])
+    // In order; as one commit where one can hold it.
+    const pieces = piecesOf(known).map(deletionOf)
+    const all = Promise.all(pieces.map(({ changes, size }) => this.#write(changes, size))).then(() => undefined)
+    all.catch(() => undefined)
+    return all
   }
 
   async *list(type: string): AsyncIterableIterator<[string, unknown]> {
@@ -150,7 +157,7 @@ export class Session {
       this.lose(new RefusedError(422, 'creds-not-json'))
       return Promise.reject(this.#ended as Error)
     }
-    return this.#queue.push(text.length, new Map(), text)
+    return this.#queue.push(0, new Map(), text)
   }
 
   /** Writes out what is queued; refuses writes from now on, or somebody who goes on writing would keep it open. */
@@ -174,10 +181,18 @@ export class Session {
     return () => void this.#listeners.delete(listener)
   }
 
+  /** @param letGo called once when the session is lost, before anybody hears of it; at once when it is lost already. */
+  whenLost(letGo: (why: LostError) => void): void {
+    if (this.#ended instanceof LostError) letGo(this.#ended)
+    else this.#letGo = letGo
+  }
+
   /** Ends it because the store says so, or says nothing any more. */
   lose(failure: StoreFailure): void {
     if (this.#ended) return
     const lost = new LostError(failure)
+    // Whoever hears that a write of theirs is rejected may open the session again at once.
+    this.#letGo?.(lost)
     this.#end(lost)
     this.#lease.stop()
     const listeners = [...this.#listeners]
@@ -196,14 +211,16 @@ export class Session {
     if (this.#opened) this.#queue.end(why)
   }
 
-  /** @throws SyntaxError */
+  /** @throws SyntaxError for what is not this session's state under our lease, FencedError under another's. */
   #take(body: Buffer): Snapshot {
     // An attempt before this one may have been broken off.
     this.#memory.forget()
     const reader = new JsonReader(body)
-    const seen: Partial<Snapshot> & { keys?: true } = {}
+    const seen: Partial<Snapshot> & Origin & { keys?: true } = {}
     reader.object((name) => {
       if (name === 'version') seen.version = Number(reader.text())
+      else if (name === 'session') seen.session = reader.text()
+      else if (name === 'epoch') seen.epoch = Number(reader.text())
       else if (name === 'creds') seen.creds = reader.text()
       else if (name === 'keys') {
         seen.keys = true
@@ -215,7 +232,18 @@ export class Session {
     if (version === undefined || !Number.isSafeInteger(version) || creds === undefined || !keys) {
       throw new SyntaxError('not a state')
     }
+    this.#assertAsked(seen)
     return { version, creds }
+  }
+
+  /** @throws SyntaxError, FencedError */
+  #assertAsked({ session, epoch }: Origin): void {
+    const { name } = this.#options
+    if (session !== undefined && JSON.parse(session) !== name) throw new SyntaxError('the state of another session')
+    const own = this.#lease.epoch
+    if (epoch === undefined || epoch === own) return
+    if (session !== undefined && epoch > own) throw new FencedError()
+    throw new SyntaxError('a state of another lease')
   }
 
   #takeKeys(reader: JsonReader): void {
@@ -236,7 +264,7 @@ export class Session {
     if (!this.#memory.empty) throw new CorruptError('there are keys but no creds')
     this.creds = this.#options.baileys.initAuthCreds()
     const text = encode(this.creds)
-    await this.#queue.push(text.length, new Map(), text)
+    await this.#queue.push(0, new Map(), text)
   }
 
   #write(changes: KeyChanges, size: number): Promise<void> {

@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
+import { createServer } from 'node:http'
 import { after, afterEach, before, beforeEach, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { CorruptError, UnavailableError, useRemoteAuthState } from '../dist/esm/index.js'
+import { StoreClient } from '../dist/esm/http.js'
 import { baileys } from './baileys.mjs'
 import { Faults, problem } from './faults.mjs'
 import { startService } from './service.mjs'
@@ -178,6 +180,114 @@ test('an answer to an earlier commit is not taken for the next one', async () =>
   await auth.close()
 })
 
+test('the answer to another session, or of another time, opens none and renews none', async () => {
+  const [session, other] = [newName(), newName()]
+  for (const name of [session, other]) await (await open(name)).close()
+  const [{ creds }, theirs] = [await stored(session), await stored(other)]
+  const stateOnce = async (body) => {
+    const answers = [{ status: 200, body }]
+    faults.rule = (request) => (request.path.endsWith('/state') ? answers.shift() : undefined)
+    const auth = await open(session)
+    assert.equal(answers.length, 0)
+    assert.equal(Buffer.from(auth.state.creds.noiseKey.public).toString('base64'), creds.noiseKey.public.data)
+    await auth.saveCreds()
+    await auth.close()
+  }
+  const ours = await stored(session)
+  await stateOnce(theirs)
+  await stateOnce({ ...theirs, session: null })
+  await stateOnce({ ...ours, epoch: ours.epoch + 1 })
+  const expires_at = '2100-01-01T00:00:00Z'
+  const granted = [{ status: 200, body: { session: other, epoch: 1, expires_at } }]
+  faults.rule = (request) => (request.path.endsWith('/lease') ? granted.shift() : undefined)
+  const auth = await open(session, { ttl: 1.5 })
+  assert.equal(granted.length, 0)
+  const { epoch } = await stored(session)
+  const isRenewal = ({ method, path }) => method === 'POST' && path.endsWith('/lease')
+  const renewals = [{ status: 200, body: { session, epoch: epoch + 1, expires_at } }]
+  faults.rule = (request) => (isRenewal(request) ? renewals.shift() : undefined)
+  while (renewals.length > 0) await sleep(20)
+  await sleep(1_600)
+  await auth.state.keys.set({ session: { a: 1 } })
+  await auth.close()
+})
+
+test('a service that does not name sessions in its answers is believed as before', async () => {
+  const session = newName()
+  await (await open(session)).close()
+  const { version, creds, keys } = await stored(session)
+  const unnamed = ({ path }) => {
+    if (path.endsWith('/state')) return { status: 200, body: { version, creds, keys } }
+    if (path.endsWith('/lease')) return { status: 200, body: { epoch: 7, expires_at: '2100-01-01T00:00:00Z' } }
+    return undefined
+  }
+  faults.rule = unnamed
+  assert.equal((await open(session)).state.creds.registrationId, creds.registrationId)
+})
+
+test('whoever took the session while it was opened is its owner', async () => {
+  const session = newName()
+  await (await open(session)).close()
+  faults.delay = async ({ path }) => {
+    if (!path.endsWith('/state')) return
+    faults.delay = undefined
+    const headers = { authorization: `Bearer ${service.token}`, 'content-type': 'application/json' }
+    const body = JSON.stringify({ holder: 'another', ttl_s: 60, takeover: true })
+    await fetch(`${service.url}/v1/sessions/${session}/lease`, { method: 'POST', headers, body })
+  }
+  await assert.rejects(open(session), { code: 'fenced' })
+})
+
+test('only the store ends a lease: what somebody else says of a release leaves it remembered', async () => {
+  for (const fault of [
+    { status: 200, body: {} },
+    { status: 404, body: { message: 'no Route matched with those values' } },
+    problem(401, 'unauthorized'),
+    problem(403, 'forbidden'),
+  ]) {
+    const session = newName()
+    const auth = await open(session)
+    faults.rule = ({ method }) => (method === 'DELETE' ? fault : undefined)
+    await auth.close()
+    faults.rule = () => undefined
+    await (await open(session)).close()
+  }
+})
+
+test('a connection that brought an answer of somebody else is not used again', async () => {
+  let sockets = 0
+  let answer
+  const server = createServer((request, response) => {
+    response.writeHead(answer.status, answer.headers).end(JSON.stringify(answer.body))
+    request.resume()
+  }).on('connection', () => sockets++)
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const client = new StoreClient(new URL(`http://127.0.0.1:${server.address().port}`), 'token')
+  const ask = () => client.once({ method: 'GET', path: '/' }, () => undefined, 5_000)
+  const headers = { 'retry-after': '1' }
+  for (const [status, expected] of [
+    [404, { code: 'unavailable' }],
+    [502, { code: 'unavailable', retryAfterMs: 1000 }],
+    [413, { code: 'refused' }],
+  ]) {
+    for (const [body, replaced] of [
+      [problem(status, 'ours').body, 0],
+      [{ message: 'of a proxy' }, 1],
+    ]) {
+      answer = { status: 200, headers, body }
+      await ask()
+      const before = sockets
+      answer.status = status
+      await assert.rejects(ask(), replaced === 1 ? expected : Error)
+      answer.status = 200
+      await ask()
+      assert.equal(sockets - before, replaced, `${status}`)
+    }
+  }
+  client.close()
+  server.close()
+})
+
 test('a hanging store is given up and asked again', async () => {
   const session = newName()
   const auth = await open(session, { requestTimeoutMs: 200 })
@@ -206,6 +316,26 @@ test('the lease is renewed while the session lives, and given up in time when it
   assert.equal((await lost).reason, 'unavailable')
   assert.ok(performance.now() - began < 2_000)
   faults.rule = () => undefined
+  await auth.close()
+})
+
+test('a lease counts from the request that was answered, however long opening took', async () => {
+  const until = performance.now() + 1_500
+  faults.rule = () => (performance.now() < until ? 'lose-request' : undefined)
+  await (await open(newName(), { ttl: 1 })).close()
+})
+
+test('a lease that was slow to be granted is renewed before it is over', async () => {
+  faults.delay = () => {
+    faults.delay = undefined
+    return sleep(1_200)
+  }
+  const auth = await open(newName(), { ttl: 1.5 })
+  const told = []
+  auth.on('lost', ({ reason }) => told.push(reason))
+  await sleep(1_000)
+  await auth.state.keys.set({ session: { a: 1 } })
+  assert.deepEqual(told, [])
   await auth.close()
 })
 

@@ -6,7 +6,7 @@ import { after, afterEach, before, beforeEach, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { useRemoteAuthState } from '../dist/esm/index.js'
 import { baileys } from './baileys.mjs'
-import { Faults } from './faults.mjs'
+import { Faults, problem } from './faults.mjs'
 import { startService } from './service.mjs'
 
 let service, faults
@@ -82,6 +82,78 @@ test('a release whose answer was lost is no hindrance either', async () => {
   await (await open(session)).close()
 })
 
+test('a lease of its own past is ended for good only while it is still its own', async () => {
+  const session = newName()
+  await lose(session)
+  let letDelete, letRaise
+  const deleting = new Promise((resolve) => (letDelete = resolve))
+  const raising = new Promise((resolve) => (letRaise = resolve))
+  let asks = 0
+  faults.delay = (request) => {
+    if (request.method === 'DELETE') return deleting
+    return isLease(request) && ++asks === 2 ? raising : undefined
+  }
+  faults.rule = () => undefined
+  while (!faults.seen.some(({ method }) => method === 'DELETE')) await sleep(10)
+  const again = open(session)
+  while (asks < 2) await sleep(10)
+  // The release that was on its way all the time arrives, and a standby takes what is free.
+  letDelete()
+  while ((await summary(session)).lease !== null) await sleep(10)
+  const standby = await open(session, { url: service.url, holder: 'standby' })
+  letRaise()
+  await assert.rejects(again, { code: 'held', holder: 'standby' })
+  await standby.state.keys.set({ session: { b: 2 } })
+  await standby.close()
+})
+
+test('a lease of its own past is ended although answers to that are lost', async () => {
+  const session = newName()
+  await lose(session)
+  const { epoch } = await summary(session)
+  const answers = [undefined, 'lose-answer', undefined, 'lose-answer']
+  faults.rule = (request) => (request.method === 'POST' && isLease(request) ? answers.shift() : undefined)
+  const again = await open(session)
+  assert.equal(answers.length, 0)
+  assert.ok((await summary(session)).epoch > epoch)
+  await again.state.keys.set({ session: { b: 2 } })
+  await again.close()
+})
+
+test('where a write is rejected because the session is lost, it can be opened again', async () => {
+  const session = newName()
+  const auth = await open(session, { commitDeadlineMs: 300 })
+  faults.rule = ({ path }) => (path.endsWith('/commit') ? 'lose-request' : undefined)
+  const again = await auth.state.keys.set({ session: { a: 1 } }).catch((error) => {
+    assert.equal(error.reason, 'unavailable')
+    faults.rule = () => undefined
+    return open(session)
+  })
+  await again.close()
+  await auth.close()
+})
+
+test('a session that was lost for its token opens again at once with another', async () => {
+  const session = newName()
+  let revoked = false
+  faults.rule = ({ headers }) => {
+    if (revoked && headers.authorization === 'Bearer former') return problem(401, 'unauthorized')
+    headers.authorization = `Bearer ${service.token}`
+    return undefined
+  }
+  const former = await open(session, { token: 'former' })
+  revoked = true
+  const lost = new Promise((resolve) => former.on('lost', resolve))
+  await assert.rejects(former.saveCreds(), { code: 'lost', reason: 'refused' })
+  await lost
+  while (!faults.seen.some(({ method }) => method === 'DELETE')) await sleep(10)
+  await sleep(50)
+  await assert.rejects(open(session, { token: 'former' }), { code: 'refused', status: 401 })
+  assert.notEqual((await summary(session)).lease, null)
+  await (await open(session, { token: 'present' })).close()
+  await former.close()
+})
+
 test('of very many opens at once none runs out of time waiting for the others', async () => {
   let most = 0
   let inside = 0
@@ -104,6 +176,20 @@ test('while the store answers nobody, those who wait to open are not kept longer
   assert.ok(results.every(({ reason }) => reason?.code === 'unavailable'))
   // Let in sixteen at a time all of them would have asked.
   assert.ok(new Set(faults.seen.map(({ path }) => path)).size < 60)
+})
+
+test('who waits to open since before the store went away is kept no longer than who came later', async () => {
+  let answered = 40
+  faults.rule = () => (answered-- > 0 ? undefined : 'lose-request')
+  const began = performance.now()
+  const opening = Array.from({ length: 200 }, () => open(newName(), { openDeadlineMs: 500, commitDeadlineMs: 500 }))
+  const results = await Promise.allSettled(opening)
+  const took = performance.now() - began
+  const refused = results.filter(({ reason }) => reason?.code === 'unavailable')
+  assert.ok(refused.length > 150, `${refused.length} refused`)
+  assert.ok(took < 2500, `${took} ms`)
+  faults.rule = () => undefined
+  await Promise.all(results.map(({ value }) => value?.close()))
 })
 
 test('promises of calls on a lost or closed session may be dropped', async () => {

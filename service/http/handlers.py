@@ -128,7 +128,7 @@ async def take_lease(request: web.Request) -> web.Response:
         count("refused")
         raise
     count(granted.event)
-    return _json(wire.LeaseAnswer(granted.epoch, granted.expires_at))
+    return _json(wire.LeaseAnswer(name, granted.epoch, granted.expires_at))
 
 
 async def release_lease(request: web.Request) -> web.Response:
@@ -212,7 +212,8 @@ class _StateText:
 
     def __init__(self, state: State) -> None:
         head = state.row.head
-        self._open = b'{"version":%d,"epoch":%d,"keys":{' % (head.version, head.epoch)
+        name = quoted(state.row.name)
+        self._open = b'{"session":%b,"version":%d,"epoch":%d,"keys":{' % (name, head.version, head.epoch)
         self._ktype: str | None = None
         self._creds = b"null"
 

@@ -73,17 +73,20 @@ class CommitsBody(Quiet, forbid_unknown_fields=True):
 
 
 class StateBody(Quiet, forbid_unknown_fields=True):
-    """A whole session. On the way in, version and epoch are ignored; force overrides the refusals."""
+    """A whole session. On the way in, session, version and epoch are ignored; force overrides the refusals."""
 
     creds: Creds | UnsetType = UNSET
     keys: Keys = {}
+    session: Any = None
     version: Any = None
     epoch: Any = None
     force: bool = False
 
 
 class LeaseBody(Struct, forbid_unknown_fields=True):
-    """Take or renew. The holder is unique to a process: it tells its lease from another's."""
+    """Take or renew. The holder is unique to a process: it tells its lease from another's. ``takeover`` raises the epoch
+    whoever holds the lease; with a Lease-Epoch only that of one's own lease of that epoch, or the answer is 409.
+    """
 
     holder: Annotated[str, Meta(min_length=1, max_length=200)]
     ttl_s: Annotated[float, Meta(ge=1, le=3600)]
@@ -95,7 +98,10 @@ class CommitAnswer(Struct):
     epoch: int
 
 
-class LeaseAnswer(Struct):
+class LeaseAnswer(Quiet):
+    """Whose lease it is, so that nobody takes it for another session's."""
+
+    session: str
     epoch: int
     expires_at: datetime
 
@@ -152,8 +158,9 @@ class Problem(Struct, omit_defaults=True):
 
 
 class StateAnswer(Quiet):
-    """A whole session in one snapshot."""
+    """A whole session in one snapshot. It names its session, so that nobody takes it for another's."""
 
+    session: str
     version: int
     epoch: int
     creds: Creds | None

@@ -65,7 +65,7 @@ WHERE k.ktype <> '' GROUP BY k.sid, k.ktype
 LEASE_SQL: Final = """
 WITH upd AS (
     UPDATE sessions s SET
-        epoch = CASE WHEN s.lease_holder = $2 AND NOT ($4 AND $5::bigint IS NULL) THEN s.epoch ELSE s.epoch + 1 END,
+        epoch = CASE WHEN s.lease_holder = $2 AND NOT $4 THEN s.epoch ELSE s.epoch + 1 END,
         lease_holder = $2, lease_expires = now() + $3::float8 * interval '1 second'
     WHERE s.sid = $1 AND s.deleted_at IS NULL
       AND ($5::bigint IS NULL OR (s.epoch = $5 AND s.lease_holder = $2))
@@ -194,7 +194,9 @@ async def count_keys(connection: Connection, sids: Sequence[UUID]) -> dict[UUID,
 async def take_lease(
     connection: Connection, sid: UUID, holder: str, ttl_s: float, *, takeover: bool, epoch: int | None
 ) -> Granted | None:
-    """None when another's lease lives, ``epoch`` is not the lease's, or there is no session."""
+    """None when another's lease lives, ``epoch`` is not that of ``holder``'s lease, or there is no session. ``takeover``
+    raises the epoch, also of a lease of one's own.
+    """
     record = await connection.fetchrow(LEASE_SQL, sid, holder, ttl_s, takeover, epoch)
     return None if record is None else Granted(record["epoch"], record["lease_expires"], record["event"])
 

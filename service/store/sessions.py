@@ -92,7 +92,9 @@ class Sessions:
     async def lease(
         self, tenant: str, name: str, holder: str, ttl_s: float, *, takeover: bool, epoch: int | None
     ) -> Granted:
-        """Takes or renews. Raises LeaseHeld, Deleted; Fenced when ``epoch`` is given and not the living lease's."""
+        """Takes or renews. ``takeover`` ends whatever lease there is and begins another; with ``epoch`` too, only that one,
+        of the same holder. Raises LeaseHeld, Deleted; Fenced when ``epoch`` is given and not that of this holder's lease.
+        """
         sid = session_uuid(tenant, name)
         async with self._database.connection() as connection:
             for _ in range(3):
