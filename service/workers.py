@@ -74,7 +74,8 @@ async def watch(count: int, work: Work, stop: asyncio.Event, sockets: Sequence[s
     try:
         while not stop.is_set():
             with suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), _CHECK_S)
+                async with asyncio.timeout(_CHECK_S):
+                    await stop.wait()
             if stop.is_set():
                 break
             ended = 0 if any(place.serves() for place in places) else ended

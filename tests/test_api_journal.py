@@ -330,6 +330,18 @@ async def test_a_deleted_session_comes_back_with_what_waited(api: Api, settle: S
 # -- becoming rows -----------------------------------------------------------------------------------------------------
 
 
+async def test_a_service_that_stops_as_something_is_to_be_settled_stops(own_api: Api):
+    """Both in one turn of the loop: what waits for either must not take the one for the other."""
+    settler = own_api.store.settler
+    running = asyncio.create_task(settler.run())
+    await asyncio.sleep(0.05)
+    settler._some.set()
+    running.cancel()
+    ended, _ = await asyncio.wait([running], timeout=5)
+    running.cancel()
+    assert ended
+
+
 async def test_it_becomes_rows_by_itself(own_api: Api, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.undo()
     session = fresh()

@@ -74,8 +74,8 @@ def is_seen_in(folder: Folder) -> bool:
 
     False too for who may not look at that process.
     """
-    pid = named_pid(folder.pg / _PID_FILE)
     with suppress(OSError):
+        pid = named_pid(folder.pg / _PID_FILE)
         return pid is not None and _works_in(pid, folder.pg)
     return False
 

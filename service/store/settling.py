@@ -94,8 +94,10 @@ class Settler:
         clock = asyncio.get_running_loop().time
         looked = clock() - _LEFT_BEHIND_S
         while True:
+            # Not `wait_for`: before Python 3.12 that forgets a cancellation that comes as the event does.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._some.wait(), max(0, looked + _LEFT_BEHIND_S - clock()))
+                async with asyncio.timeout_at(looked + _LEFT_BEHIND_S):
+                    await self._some.wait()
             for sid, due in list(self._due.items()):
                 if due.is_due(clock()):
                     due.last = clock()  # the next try comes after a pause, when this one finds no database
