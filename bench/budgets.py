@@ -9,7 +9,7 @@ too, since the goal is a multiple of it.
 """
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from bench.counters import Statements
 from bench.servers.postgres import Postgres, season
 from bench.servers.service import Service
 from bench.servers.sink import Sink
-from bench.side_by_side import CROWD
+from bench.side_by_side import CROWD, rotated
 from bench.sql import Sql
 from bench.stores import DIRECT
 from bench.worker import Worker
@@ -121,7 +121,7 @@ def _round(worker: Worker, arms: Mapping[str, Arm], load: Load, number: int) -> 
         arm.clean()
     passes: dict[str, list[Turn]] = {name: [] for name in arms}
     for place in range(load.passes):
-        for name in _rotated(ARMS, number + place):
+        for name in rotated(ARMS, number + place):
             passes[name].append(arms[name].drive(worker, load))
     return {name: least(turns) for name, turns in passes.items()}
 
@@ -156,11 +156,6 @@ def fill(worker: Worker, arm: Arm, load: Load) -> None:
         settings = {"url": arm.service.url, "token": arm.service.token}
         worker.ask("make", store=arm.name, kind="client", settings=settings)
     worker.ask("fill", store=arm.name, keys=load.keys, crowd=load.crowd)
-
-
-def _rotated(names: Sequence[str], by: int) -> list[str]:
-    by %= len(names)
-    return [*names[by:], *names[:by]]
 
 
 def _room(folder: Path, name: str) -> Path:

@@ -4,13 +4,13 @@ Our client as shipped drives both, `servers.hollow` and the service, in the same
 that most people use. A goal that the hollow service misses is out of reach of whatever is written in its place.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from bench.figures import GOALS, Goal, Slice, drift, figure, measured
 from bench.servers.hollow import Hollow
-from bench.side_by_side import CROWD
+from bench.side_by_side import CROWD, rotated
 from bench.stores import AGAIN, DIRECT, OURS, Contestant, line_up
 from bench.worker import Worker
 
@@ -38,7 +38,7 @@ def measure(folder: Path, say: Callable[[str], None], *, rounds: int = 5, tiny: 
             slices: dict[str, list[Slice]] = {contestant.name: [] for contestant in start.contestants}
             for number in range(turns):
                 say(f"a hollow service: turn {number + 1} of {turns}")
-                for contestant in _rotated(start.contestants, number):
+                for contestant in rotated(start.contestants, number):
                     slices[contestant.name].append(_turn(worker, contestant, n, crowd))
             for contestant in start.contestants:
                 worker.ask("end", store=contestant.name)
@@ -57,11 +57,6 @@ def _turn(worker: Worker, contestant: Contestant, n: int, crowd: int) -> Slice:
     worker.ask("finish")
     contestant.wait()
     return Slice(answer["took"], answer["seconds"])
-
-
-def _rotated(contestants: Sequence[Contestant], by: int) -> list[Contestant]:
-    by %= len(contestants)
-    return [*contestants[by:], *contestants[:by]]
 
 
 def markdown(results: Mapping[str, Any]) -> str:

@@ -3,12 +3,14 @@
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from bench import counters
 from bench.figures import TOLERANCE, WORKLOADS, Slice, drift
 from bench.stores import AGAIN, DIRECT, Contestant, Field
 from bench.worker import Worker, WorkFailed
+
+T = TypeVar("T")
 
 CROWD: Final = 32
 
@@ -171,5 +173,10 @@ def _rotated(contestants: Sequence[Contestant], by: int) -> list[Contestant]:
     others = [c for c in contestants if c.name != AGAIN]
     middle = (next((n for n, c in enumerate(others) if c.name == DIRECT), 0) + len(others) // 2) % (len(others) + 1)
     ordered = others[:middle] + twin + others[middle:]
-    by %= len(ordered) or 1
-    return ordered[by:] + ordered[:by]
+    return rotated(ordered, by)
+
+
+def rotated(turns: Sequence[T], by: int) -> list[T]:
+    """The same turns, begun so many later."""
+    by %= len(turns) or 1
+    return [*turns[by:], *turns[:by]]

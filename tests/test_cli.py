@@ -287,3 +287,45 @@ def _postgres_of(data_dir: Path) -> list[int]:
         except OSError:
             continue
     return found
+
+
+@pytest.mark.parametrize(
+    ("command", "unneeded"),
+    [
+        (None, ("aiohttp", "asyncpg", "service.store", "service.http", "service.migrate")),
+        ("health", ("aiohttp", "asyncpg", "service.store", "service.http", "service.migrate")),
+        ("sessions", ("aiohttp", "service.http", "service.migrate")),
+    ],
+)
+def test_a_command_imports_what_it_needs(command, unneeded):
+    """Containers ask for their health every few seconds: it is not to cost them a second each."""
+    code = "import sys; from service.cli.main import app; import typer; root = typer.main.get_command(app)\n"
+    code += f"if {command!r}: root.get_command(None, {command!r})\n"
+    code += f"print([name for name in {unneeded} if name in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
+
+
+def test_every_command_is_there_by_its_name(tmp_path):
+    names = {
+        "serve",
+        "health",
+        "doctor",
+        "check",
+        "bench",
+        "export",
+        "import",
+        "token",
+        "key",
+        "sessions",
+        "schema",
+        "migrate",
+    }
+    cli = Cli(tmp_path / "data", NO_COLOR="1", COLUMNS="100")
+    listed = cli.good("--help").out
+    for name in names:
+        assert f" {name} " in listed
+        assert f"authstore {name} " in cli.good(name, "--help").out
+    wrong = cli("serv")
+    assert wrong.code == 2
+    assert "serve" in wrong.err

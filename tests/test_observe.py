@@ -214,6 +214,8 @@ def test_fields_of_the_right_form_are_kept(name, value):
         ("statement", "select * from keys"),
         ("database", "postgresql://shop:secret@db.example/keys"),
         ("database", "postgresql://:secret@db.example/keys"),
+        ("database", "postgresql://db.example/keys?password=secret"),
+        ("database", "postgresql://db.example/keys?sslmode=require&password=secret"),
         ("database", "postgresql://shop@db.example/keys?password=a@b"),
         ("status", "200"),
         ("duration_ms", float("nan")),

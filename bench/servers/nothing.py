@@ -10,7 +10,7 @@ import asyncio
 import os
 import re
 import sys
-from typing import Final, cast
+from typing import Final
 
 import asyncpg
 import uvloop
@@ -18,10 +18,10 @@ from aiohttp import web
 from typing_extensions import override
 
 from bench.servers import free_port
+from bench.servers.bare_http import BareHttp
 from bench.servers.process import Process
 
 NOTHING: Final = "SELECT 1"
-_LENGTH: Final = re.compile(rb"\r\ncontent-length: (\d+)\r\n")
 _SIZE: Final = re.compile(rb"POST /(\d+) ")
 _FOREVER_S: Final = 86_400.0
 
@@ -35,35 +35,11 @@ class Nothing(Process):
         super().__init__([__spec__.name, kind, str(port)], port, environ)
 
 
-class _Answers(asyncio.Protocol):
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-        self._left = 0
-        self._size = 0
-
+class _Answers(BareHttp):
     @override
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-
-    @override
-    def data_received(self, data: bytes) -> None:
-        if self._left == 0:
-            self._parts.append(data)
-            head, found, body = b"".join(self._parts).partition(b"\r\n\r\n")
-            if not found:
-                return
-            self._parts.clear()
-            self._size, self._left = _number(_SIZE, head), _number(_LENGTH, head + b"\r\n")
-            data = body
-        self._left -= len(data)
-        if self._left == 0:
-            head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % self._size
-            self._transport.write(head + b"x" * self._size)
-
-
-def _number(pattern: re.Pattern[bytes], text: bytes) -> int:
-    found = pattern.search(text)
-    return int(found[1]) if found else 0
+    def take(self, head: bytes, body: list[bytes]) -> None:
+        size = _SIZE.match(head)
+        self.answer(b"x" * int(size[1]) if size else b"")
 
 
 async def _bare(port: int) -> None:

@@ -14,7 +14,7 @@ _JSON: Final = "application/json"
 _PLAIN: Final = ("", "identity")
 _GZIP: Final = 16 + zlib.MAX_WBITS
 _AT_ONCE: Final = 1 << 16  # unpacking more than this, or from more, would keep the loop from its other work
-_LEAST_GROWTH: Final = 4  # packed bytes for each of the content, beyond what is taken at once
+_PACKED_MOST: Final = 4  # packed bytes for each of the content, beyond what is taken at once
 
 
 async def read_body(request: web.Request) -> bytes:
@@ -71,6 +71,6 @@ def _unpack_rest(gzip: "zlib._Decompress", raw: bytes, most: int) -> tuple[bytes
         taken += len(piece)
         if len(content) > most or gzip.eof:
             return bytes(content), gzip.eof and number == len(pieces)
-        if taken > _AT_ONCE + _LEAST_GROWTH * len(content):
+        if taken > _AT_ONCE + _PACKED_MOST * len(content):
             raise BadBody("the gzip file is much longer than what it holds")
     return bytes(content), False

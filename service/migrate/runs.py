@@ -93,9 +93,7 @@ class Run:
         try:
             return await self.store.mirrors.seal_note(self.caller, each.session, str(self.id), details)
         except (NoSession, Deleted, Corrupt):
-            return (
-                None  # not moved: there is no key to seal under (or none that opens), and the counts say what matters
-            )
+            return None  # not moved: there is no key that opens to seal it under, and the counts say what matters
 
 
 async def left_so(store: AuthStore, caller: Caller, plan: SessionPlan, source: str, stands: tuple[int, bytes]) -> bool:

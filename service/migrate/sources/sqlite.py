@@ -332,8 +332,8 @@ def _shown(value: object) -> str:
 
 def _write(path: Path, creds: bytes | None, rows: Sequence[Write], *, whole: bool, may_begin: bool) -> None:
     """One transaction. A database that is not there is begun only if it ``may_begin``: else SourceAway."""
-    new = may_begin and not path.exists()
-    if not new and not path.exists():  # what changed is no session: beside no creds a client begins a new identity
+    new = not path.exists()
+    if new and not may_begin:  # what changed is no session: beside no creds a client begins a new identity
         raise SourceAway("the session's database is gone")
     with closing(_connect(f"file:{quote(str(path))}?mode={'rwc' if new else 'rw'}")) as connection:
         if new:
