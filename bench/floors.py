@@ -22,14 +22,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
-from bench import budgets, hollow, machine, readme
+from bench import budgets, crowd, hollow, machine, readme
 from bench.figures import GOALS, WORKLOADS
 from bench.inside import Inside, Texts, body_of, runner
 from bench.servers.nothing import Nothing
 from bench.stores import DIRECT, OURS, Contestant, line_up
-from bench.worker import Worker
+from bench.worker import PARTS, Worker
 
-_PARTS: Final = Path(__file__).parent / "node" / "parts.mjs"
 # Operations a round.
 _COUNTS: Final = {"w2": 150, "w3": 4, "w4": 100, "w5": 6, "w6": 3, "w7": 150, "w9": 4}
 _LARGE: Final = {"w3", "w5", "w6"}
@@ -52,7 +51,8 @@ def main(folder: Path, options: argparse.Namespace) -> int:
         print(text, file=sys.stderr, flush=True)
 
     results = {"machine": machine.describe(folder)}
-    for name, measures in (("parts", measure), ("hollow", hollow.measure), ("budgets", budgets.measure)):
+    measures_of = {"parts": measure, "hollow": hollow.measure, "budgets": budgets.measure, "crowd": crowd.measure}
+    for name, measures in measures_of.items():
         room = folder / name
         room.mkdir(mode=0o711)
         results[name] = measures(room, say, rounds=options.rounds, tiny=options.tiny)
@@ -75,7 +75,7 @@ def measure(folder: Path, say: Say, *, rounds: int = 5, tiny: bool = False) -> d
         Nothing() as bare,
         Nothing(_database(start.contestants, "framework")) as framework,
         Worker(folder / "worker.log") as worker,
-        Worker(folder / "parts.log", _PARTS) as parts,
+        Worker(folder / "parts.log", PARTS) as parts,
         runner() as loop,
         ExitStack() as stack,
     ):
@@ -119,7 +119,12 @@ def _with_edge(of: Mapping[str, float]) -> dict[str, float]:
 def markdown(results: Mapping[str, Any]) -> str:
     """The README's section."""
     said = f"Measured {results['machine']['date']} by `make bench-floors`, in ms: medians of interleaved rounds."
-    tables = [_table(results["parts"]), hollow.markdown(results["hollow"]), budgets.markdown(results["budgets"])]
+    tables = [
+        _table(results["parts"]),
+        hollow.markdown(results["hollow"]),
+        crowd.markdown(results["crowd"], results["budgets"]["arms"]),
+        budgets.markdown(results["budgets"]),
+    ]
     return "\n\n".join([said, *tables])
 
 

@@ -17,9 +17,12 @@ import uvloop
 from multidict import CIMultiDict
 
 from bench.servers.nothing import NOTHING
-from service.http.wire import parse_commit, parse_steering
+from service.errors import BadInput
+from service.http.raw_json import encode
+from service.http.wire import BatchedAnswer, CommitsAnswer, parse_commit, parse_commits, parse_steering
 from service.store import AuthStore, Caller
 from service.store.auth_store import StoreOptions
+from service.store.changes import Committed
 from service.vault import MasterKeys
 
 P = ParamSpec("P")
@@ -28,6 +31,7 @@ T = TypeVar("T")
 _ME: Final = Caller("default", "write")
 _MAIN: Final = "main"
 _GROUP: Final = 256
+_LONG_S: Final = 3600.0
 _NO_HEADERS: Final[CIMultiDict[str]] = CIMultiDict()
 # What talks to the database, as the store calls it.
 _AT_THE_DATABASE: Final = (
@@ -96,8 +100,23 @@ class Inside:
 
     async def _settle(self) -> float:
         began = time.perf_counter()
-        await self._store.settler.settle_all()
+        await self.settle()
         return time.perf_counter() - began
+
+    async def settle(self) -> None:
+        """Makes rows of all that waits."""
+        await self._store.settler.settle_all()
+
+    async def lease(self, name: str) -> None:
+        """Takes a session's lease, for longer than anything is measured."""
+        await self._store.lease(_ME, name, "bench", _LONG_S, takeover=False, epoch=None)
+
+    async def commit_many(self, body: bytes) -> Sequence[int]:
+        """The versions that a request's commits left."""
+        asked = [(name, change) for name, change in parse_commits(body) if not isinstance(change, BadInput)]
+        done = [outcome for outcome in await self._store.commit_all(_ME, asked) if isinstance(outcome, Committed)]
+        encode(CommitsAnswer([BatchedAnswer(one.version, one.epoch) for one in done]))
+        return [one.version for one in done]
 
     async def nothing(self, n: int) -> list[float]:
         """A question to the database that asks for nothing, ``n`` times, in ms."""
@@ -144,7 +163,7 @@ class Inside:
         return lambda i: self._restart(names[i])
 
     async def _restart(self, name: str) -> None:
-        await self._store.lease(_ME, name, "bench", 60, takeover=False, epoch=None)
+        await self.lease(name)
         async with self._store.state(_ME, name) as state:
             async for _ in state.chunks:
                 pass

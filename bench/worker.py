@@ -6,7 +6,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-_SCRIPT: Final = Path(__file__).parent / "node" / "worker.mjs"
+_NODE: Final = Path(__file__).parent / "node"
+_SCRIPT: Final = _NODE / "worker.mjs"
+PARTS: Final = _NODE / "parts.mjs"
+"""The Node side of a workload in parts."""
 
 
 class WorkFailed(Exception):

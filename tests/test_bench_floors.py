@@ -11,12 +11,13 @@ import pytest
 from bench import __main__ as command
 from bench import floors
 from bench.budgets import ARMS
+from bench.crowd import Crowd
 from bench.inside import Inside, body_of, runner
 from bench.servers.hollow import Hollow
 from bench.servers.nothing import Nothing
 from bench.servers.postgres import Postgres
 from bench.sql import Sql
-from bench.worker import Worker
+from bench.worker import PARTS, Worker
 
 MEASURED = {"w2", "w3", "w4", "w5", "w6", "w7", "w9"}
 
@@ -30,7 +31,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def parts(folder: Path) -> Iterator[Worker]:
-    with Worker(folder / "parts.log", floors._PARTS) as worker:
+    with Worker(folder / "parts.log", PARTS) as worker:
         yield worker
 
 
@@ -43,9 +44,12 @@ def test_it_runs_from_end_to_end(tmp_path: Path) -> None:
         assert min(value for part, value in found.items() if part != "edge") > 0, workload
     assert set(results["hollow"]["stores"]) == {"direct", "direct-again", "postgres-baileys", "hollow", "ours"}
     assert set(results["budgets"]["arms"]) == set(ARMS)
+    assert set(results["crowd"]) == {"edge", "service"}
+    assert results["crowd"]["service"] > 0
     table = (tmp_path / "floors.md").read_text()
     assert all(f"| {workload} " in table for workload in MEASURED)
     assert "| p99, of direct | ≤ 0.3 | " in table
+    assert "| a transaction | " in table
 
 
 def test_bodies_there_and_back_are_as_long_as_those_of_the_workload(folder: Path, parts: Worker) -> None:
@@ -90,6 +94,27 @@ def test_what_runs_inside_is_what_the_service_stores(folder: Path, parts: Worker
     assert fresh == {"logins": 2, "whole": 2 + 2}, "two first logins, two loaded whole, two to restart from"
     for workload, each in spent.items():
         assert all(one.service > 0 and one.database > 0 for one in each), workload
+
+
+def test_a_crowd_s_commits_are_those_of_w8_and_become_rows(folder: Path, parts: Worker) -> None:
+    texts = parts.ask("values")
+    room = folder / "crowd"
+    room.mkdir(mode=0o755)
+    with Postgres(room) as postgres, runner() as loop:
+        url = postgres.database("crowd")
+        crowd = Crowd(url, texts)
+        loop.run(crowd.open())
+        sql = Sql(url)
+        burst = 12  # more than make one: the last ones wait in the journal
+        assert loop.run(crowd.committing(burst)) > 0
+        seen = sql.row(
+            "SELECT count(*) AS sessions, min(version) AS least, max(version) AS most, sum(pending)::int AS waiting,"
+            " min(row_count) AS rows FROM sessions WHERE name LIKE 'crowd-%'"
+        )
+        loop.run(crowd.close())
+        sql.close()
+    made = 1 + burst
+    assert seen == {"sessions": Crowd.batch, "least": made, "most": made, "waiting": 0, "rows": 2}
 
 
 def test_a_hollow_service_answers_when_it_is_on_disk(folder: Path) -> None:
