@@ -51,7 +51,7 @@ def _file_system(folder: Path) -> str:
     """The type of the file system with the longest mount point above the folder."""
     mounts = (line.split() for line in Path("/proc/mounts").read_text().splitlines())
     above = [(len(point), kind) for _, point, kind, *_ in mounts if folder.resolve().is_relative_to(point)]
-    return max(above)[1]
+    return max(above, default=(0, "unknown"))[1]  # within a changed root no mount may be above
 
 
 def _fsync_ms(folder: Path) -> float:

@@ -24,7 +24,7 @@ from typing import Final
 import uvloop
 from aiohttp import web
 
-from service import first_secrets, listening, workers
+from service import first_secrets, listening, trust, workers
 from service.app import end, make_app
 from service.config import Settings
 from service.embedded import EmbeddedPostgres, ServerEvent, ServerSettings
@@ -214,7 +214,7 @@ def _bound(settings: Settings) -> list[socket.socket]:
 def _tls(settings: Settings) -> ssl.SSLContext | None:
     if settings.tls_cert is None or settings.tls_key is None:
         return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context = trust.for_a_server()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         context.load_cert_chain(settings.tls_cert, settings.tls_key)

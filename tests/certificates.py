@@ -28,17 +28,22 @@ class Authority:
             x509.BasicConstraints(ca=True, path_length=0), critical=True
         )
         made = made.add_extension(_CA_USAGE, critical=True)
+        made = made.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         path = folder / f"{name}.pem"
         path.write_bytes(made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
         return cls(folder, path, key, subject)
 
-    def issue(self, name: str, usage: x509.ObjectIdentifier) -> tuple[Path, Path]:
-        """A certificate for 127.0.0.1 and its key."""
+    def issue(self, name: str, usage: x509.ObjectIdentifier, *, bare: bool = False) -> tuple[Path, Path]:
+        """A certificate for 127.0.0.1 and its key; ``bare``: without the authority's key identifier, as many a script does."""
         key = ec.generate_private_key(ec.SECP256R1())
         made = _builder(_subject(name), self.name, key)
         made = made.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
         made = made.add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        if not bare:
+            made = made.add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False
+            )
         certificate, key_file = self.folder / f"{name}.pem", self.folder / f"{name}.key"
         certificate.write_bytes(made.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
         key_file.write_bytes(

@@ -249,6 +249,8 @@ def asked(
 def test_tls_asks_for_client_certificates_of_the_named_authority(tls_service, authority, tmp_path):
     client = authority.issue("client", ExtendedKeyUsageOID.CLIENT_AUTH)
     assert asked(tls_service, authority, client) == 200
+    bare = authority.issue("bare-client", ExtendedKeyUsageOID.CLIENT_AUTH, bare=True)
+    assert asked(tls_service, authority, bare) == 200, "which certificates do must not depend on the Python"
     stranger = Authority.make(tmp_path, "stranger").issue("client", ExtendedKeyUsageOID.CLIENT_AUTH)
     for refused_client in (None, stranger):
         with pytest.raises(OSError):  # noqa: PT011  TLS 1.3 tells it on the first read, in one of several classes

@@ -210,6 +210,7 @@ async def test_a_source_that_does_not_answer_keeps_no_other_waiting(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgres, "_TIMEOUT_S", 600.0)
+    monkeypatch.setattr(mirror, "_WRITE_S", 600.0)
     async with silent_server() as port:
         for name in ("a", "b"):
             kept = await scene.store.mirrors.origin(CALLER, name)

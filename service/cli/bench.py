@@ -6,7 +6,6 @@ client reads from memory and shares requests among sessions, so it is faster tha
 
 import json
 import secrets
-import ssl
 import statistics
 import sys
 import threading
@@ -21,6 +20,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from service import trust
 from service.cli import bench_state as state
 from service.cli.output import Format, FormatOption, show
 from service.errors import Unavailable
@@ -66,7 +66,7 @@ class _Link:
         if parts.scheme not in {"http", "https"} or parts.hostname is None:
             raise typer.BadParameter("the URL begins with http:// or https://", param_hint="--url")
         self._host, self._port, self._base = parts.hostname, parts.port, parts.path.rstrip("/")
-        self._trust = ssl.create_default_context(cafile=ca_file) if parts.scheme == "https" else None
+        self._trust = trust.for_clients(ca_file) if parts.scheme == "https" else None
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
 
     def __repr__(self) -> str:

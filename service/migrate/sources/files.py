@@ -100,8 +100,12 @@ class FilesSource(Source):
     def inside(self, path: Path) -> bool:
         """Whether a path, its links followed, is below the place that was named."""
         try:
-            return path.resolve().is_relative_to(self._root)
-        except RuntimeError:  # links in a circle
+            return Path(os.path.realpath(path, strict=True)).is_relative_to(self._root)
+        except FileNotFoundError:  # where it would be
+            return Path(os.path.realpath(path)).is_relative_to(self._root)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
             return False
 
     def read(self, session: str) -> Found:

@@ -31,6 +31,7 @@ from pymysql import err
 
 from protocol.repairs import mistyped, spelled
 from protocol.spelling import CREDS
+from service import trust
 from service.dsn import is_local
 from service.errors import BadInput
 from service.migrate.source import (
@@ -294,7 +295,7 @@ def parse_url(url: str) -> Address:
     host = parts.hostname or "127.0.0.1"
     secure = mode == "verify" or (mode == "" and "socket" not in query and not is_local(host))
     try:
-        tls = ssl.create_default_context(cafile=query.get("ssl-ca")) if secure else None
+        tls = trust.for_clients(query.get("ssl-ca")) if secure else None
     except OSError:
         raise BadInput("the source's URL names a root certificate that cannot be read", pointer="--from") from None
     user, password = unquote(parts.username or "root"), unquote(parts.password or "")
