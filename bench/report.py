@@ -48,7 +48,11 @@ def markdown(results: Mapping[str, Any], plots: Iterable[tuple[str, str]]) -> st
     """The README's section; ``plots``: (title, path from the README)."""
     parts = [_head(results), _ratios(results), _goals(results)]
     parts += [f"![{title}]({path})" for title, path in plots]
-    parts += [_times(results), _costs(results), _left_out(results)]
+    parts += [
+        _folded("Times in ms", _times(results)),
+        _folded("Requests, statements and bytes of WAL an operation", _costs(results)),
+        _left_out(results),
+    ]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -168,6 +172,11 @@ def _cost_cell(cost: Mapping[str, float]) -> str:
         later = f"{_short(cost['later_statements'])} s · {_short(cost.get('later_wal_bytes', 0) / 1000)} kB"
         said.append(f"<sub>later {later}</sub>")
     return " · ".join(said)
+
+
+def _folded(summary: str, text: str) -> str:
+    """What most readers pass over, one click away."""
+    return f"<details><summary>{summary}</summary>\n\n{text}\n\n</details>"
 
 
 def _left_out(results: Mapping[str, Any]) -> str:
