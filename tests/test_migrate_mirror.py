@@ -201,9 +201,12 @@ async def test_a_failing_mirror_says_so_again_and_again(scene: Scene, monkeypatc
 @asynccontextmanager
 async def silent_server() -> AsyncIterator[int]:
     """Takes connections and never answers."""
-    server = await asyncio.start_server(lambda _reader, _writer: asyncio.sleep(3600), "127.0.0.1", 0)
+    connections: list[asyncio.StreamWriter] = []  # one that nobody holds is closed, from Python 3.13 on
+    server = await asyncio.start_server(lambda _reader, writer: connections.append(writer), "127.0.0.1", 0)
     yield server.sockets[0].getsockname()[1]
     server.close()
+    for connection in connections:
+        connection.close()
 
 
 async def test_a_source_that_does_not_answer_keeps_no_other_waiting(
