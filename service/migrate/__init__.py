@@ -12,6 +12,7 @@
 | `target.py` | our side, read in one snapshot |
 | `copy.py` | in one statement a session, or not at all |
 | `verify.py` | both sides read again and compared, both ways; `integrity.py` asks the rules |
+| `leases.py` | a run's own name in leases, and what a killed run left; `alive.py` knows that its process is gone |
 | `cutover.py` | a living session moves; `holding.py` keeps its lease meanwhile |
 | `mirror.py` | later commits back to the source, in order |
 | `rollback.py` | the session back to its source, with everything committed here |
