@@ -72,7 +72,7 @@ class Turn:
 
 @asynccontextmanager
 async def _watching(client: "driver.Redis", key: str) -> AsyncIterator[Turn]:
-    pool = client.connection_pool
+    pool: Any = client.connection_pool
     connection = await pool.get_connection()
     try:
         turn = Turn(connection)
