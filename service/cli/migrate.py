@@ -3,8 +3,8 @@
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import Annotated, Any, TypeVar
+from dataclasses import asdict, replace
+from typing import Annotated, Any, Final, TypeVar
 from uuid import UUID
 
 import typer
@@ -38,13 +38,17 @@ from service.migrate.copy import copy as copy_all
 from service.migrate.origin import Origin
 from service.migrate.reading import reading
 from service.migrate.report import EXIT, Folder, Report, Unwritten, Verdict
-from service.migrate.runs import Run, called, list_runs, options_plain, show_run
+from service.migrate.runs import Run, as_reported, called, list_runs, options_plain, show_run
 from service.migrate.source import Source
+from service.migrate.summary import summaries
 from service.migrate.verify import verify as verify_all
 from service.store import AuthStore, Caller
 from service.store.tokens import DEFAULT_TENANT
 
 T = TypeVar("T")
+
+_MORE: Final = "ids and every row: --report FOLDER, or --format json"
+_MORE_OF_A_RUN: Final = "ids and every row: --format json"
 
 app = typer.Typer(
     help="Moves sessions in from another store, proves every value, cuts over live, and back.", no_args_is_help=True
@@ -276,10 +280,12 @@ def show_one_run(
     """What a run did to each session. As JSON with every detail: it names ids."""
     caller = Caller(check_tenant(tenant), "admin")
     rows = with_store(context, lambda store: show_run(store, caller, run))
-    if how is Format.table:
-        for row in rows:
-            row.pop("details")
-    show([_plain(row) for row in rows], how)
+    if how is Format.json:
+        show([_plain(row) for row in rows], how)
+        return
+    sessions = [as_reported(row) for row in rows]
+    show([_columns(each) for each in sessions], how)
+    _echo(summaries(sessions, more=_MORE_OF_A_RUN))
 
 
 async def _begin(store: AuthStore, asked: Asked, verb: str, source: Source, **more: object) -> Run:
@@ -322,6 +328,8 @@ def _finish(asked: Asked, report: Report) -> None:
         show_one(report.plain(), asked.how)
     else:
         show([each.row() for each in report.sessions], asked.how)
+        more = "" if asked.wants_report else _MORE
+        _echo(summaries([asdict(each) for each in report.sessions], more=more))
         for note in report.notes:
             typer.echo(f"note: {note}")
         keys = sum(each.keys for each in report.sessions)
@@ -343,6 +351,30 @@ def _write_report(asked: Asked, report: Report) -> str | None:
     except Unwritten as error:
         return error.detail
     return None
+
+
+def _columns(each: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of a run of the past, whose details may be gone."""
+    differences = each["differences"]
+    return {
+        "session": each["session"],
+        "at the source": each["at the source"],
+        "outcome": each["outcome"],
+        "version": each["version"],
+        "at": each["at"],
+        "keys": sum(each["by_type"].values()),
+        "repaired": sum(each["repairs"].values()),
+        "quarantined": sum(each["quarantined"].values()),
+        "expired": each["expired"],
+        "differences": len(differences) if isinstance(differences, list) else differences,
+        "integrity": "-" if each.get("integrity") is None else len(each["integrity"]),
+        "says": each.get("says"),
+    }
+
+
+def _echo(lines: Sequence[str]) -> None:
+    for line in filter(None, lines):
+        typer.echo(line)
 
 
 def _say(line: str) -> None:

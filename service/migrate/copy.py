@@ -243,4 +243,5 @@ def _foresee(each: SessionReport, plan: SessionPlan, seen: Seen) -> SessionRepor
     verdict = Verdict.findings if plan.quarantine or bad else Verdict.good
     if seen.stand is Stand.same:
         return each.settle("same", verdict, "nothing to write")
-    return each.settle("ready", verdict, "replaces the earlier copy" if seen.stand is Stand.ours else "")
+    would = "would replace the earlier copy" if seen.stand is Stand.ours else "would be copied"
+    return each.settle("ready", verdict, would)

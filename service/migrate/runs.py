@@ -143,6 +143,11 @@ async def show_run(store: AuthStore, caller: Caller, run: UUID) -> list[dict[str
     return shown
 
 
+def as_reported(shown: Mapping[str, Any]) -> dict[str, Any]:
+    """A session of `show_run` with the members of a `SessionReport`, as far as they are kept."""
+    return {**shown, "by_type": shown["keys"], **(shown["details"] or {})}
+
+
 def called(source: Source) -> str:
     """A source as runs name it: one that is another store has another name, whoever logs in to it."""
     plain, within = f"{source.kind} {source.place}", source.within
