@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from migrating import EXPECTED, Scene, authstore, shop, shop_scene
+from migrating import CALLER, EXPECTED, Scene, authstore, shop, shop_scene
+from test_migrate_live import cut_over, write_here
 
 from protocol.repairs import Repair
-from service.migrate.plan import Why
+from service.migrate.cutover import Cutover
+from service.migrate.origin import Origin
+from service.migrate.plan import Options, Why
 from service.migrate.report import SessionReport
 from service.migrate.summary import _REPAIRS, _WHY, summaries, summary
 
@@ -112,3 +115,40 @@ def test_many_sessions_and_many_types_are_bounded() -> None:
 def test_what_has_nothing_to_tell_is_left_out() -> None:
     assert SessionReport("one", "one").row()["says"] == ""
     assert summary({"session": "one", "repairs": {}, "quarantined": {}, "facts": {}}) == []
+
+
+async def test_each_mirror_is_listed_and_how_far_it_is_behind(scene: Scene, tmp_path: Path) -> None:
+    none = await migrate(scene, tmp_path, "mirror")
+    assert (none.returncode, none.stdout.strip()) == (0, "no mirror is on")
+    moved = await cut_over(scene, Cutover(stopped=True, watch_s=0, mirror=True))
+    assert moved.sessions[0].outcome == "cut-over"
+    quiet = await migrate(scene, tmp_path, "mirror")
+    assert quiet.returncode == 0
+    assert "up to date" in quiet.stdout
+    assert shop.SESSION in quiet.stdout
+    assert "postgresql://" in quiet.stdout
+    await write_here(scene, 1)
+    behind = await migrate(scene, tmp_path, "mirror")
+    assert behind.returncode == 3
+    assert "1 commit waits since 20" in behind.stdout
+    away = Origin("postgresql://shop:secret@127.0.0.1:1/nothing?password=secret", shop.SESSION, Options())
+    await scene.store.mirrors.keep_origin(CALLER, shop.SESSION, away.encode())
+    kept = await migrate(scene, tmp_path, "mirror", "--format", "json")
+    (state,) = json.loads(kept.stdout)
+    assert state["source"] == "postgresql://127.0.0.1:1/nothing"
+    assert "cannot be reached" in state["state"]
+    assert "secret" not in kept.stdout + kept.stderr
+
+
+@pytest.mark.parametrize(
+    ("spec", "shown"),
+    [
+        ("postgres://u:p@h:5/db?password=p", "postgres://h:5/db"),
+        ("redis://:p@h", "redis://h"),
+        ("mysql://u:p/p@h/db", "mysql"),
+        ("mysql://u:p@h:x/db", "mysql"),
+        ("files:/srv/auth", "files:/srv/auth"),
+    ],
+)
+def test_a_source_is_shown_without_its_password(spec: str, shown: str) -> None:
+    assert Origin(spec, "one", Options()).shown == shown

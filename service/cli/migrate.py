@@ -35,6 +35,7 @@ from service.migrate import mirror as mirroring
 from service.migrate import rollback as rolling
 from service.migrate.copy import Told, preview
 from service.migrate.copy import copy as copy_all
+from service.migrate.mirror_state import MirrorState, mirrors
 from service.migrate.origin import Origin
 from service.migrate.reading import reading
 from service.migrate.report import EXIT, Folder, Report, Unwritten, Verdict
@@ -242,25 +243,23 @@ def mirror(
     carry: Annotated[bool, typer.Option("--carry", help="Carry what waits over now; serving does it anyway.")] = False,
     how: FormatOption = Format.table,
 ) -> None:
-    """Shows commits that wait for their source.
+    """Tells how far each mirror is behind its source, and what keeps it.
 
-    Exit 0: none waits. 1: the source or the database failed. 2: wrong usage. 3: some wait.
+    Exit 0: no commit waits. 1: the source or the database failed. 2: wrong usage. 3: some wait.
     """
     caller = Caller(check_tenant(tenant), "admin")
 
-    async def work(store: AuthStore) -> list[dict[str, Any]]:
+    async def work(store: AuthStore) -> list[MirrorState]:
         if carry:
             typer.echo(f"{await mirroring.drain(store, caller, session)} commits carried over", err=True)
-        waiting = await store.mirrors.waiting(caller)
-        return [
-            {"session": each.name, "commits": each.entries, "since": each.since}
-            for each in waiting
-            if session in (None, each.name)
-        ]
+        return await mirrors(store, caller, session)
 
-    rows = with_store(context, work)
-    show(rows, how)
-    sys.exit(3 if rows else 0)
+    states = with_store(context, work)
+    if states or how is Format.json:
+        show([each.row() for each in states], how)
+    else:
+        typer.echo("no mirror is on" if session is None else "this session has no mirror")
+    sys.exit(3 if any(each.commits for each in states) else 0)
 
 
 @app.command("list")
