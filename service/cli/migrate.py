@@ -3,8 +3,8 @@
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import Annotated, Any, TypeVar
+from dataclasses import asdict, replace
+from typing import Annotated, Any, Final, TypeVar
 from uuid import UUID
 
 import typer
@@ -35,16 +35,21 @@ from service.migrate import mirror as mirroring
 from service.migrate import rollback as rolling
 from service.migrate.copy import Told, preview
 from service.migrate.copy import copy as copy_all
+from service.migrate.mirror_state import MirrorState, mirrors
 from service.migrate.origin import Origin
 from service.migrate.reading import reading
 from service.migrate.report import EXIT, Folder, Report, Unwritten, Verdict
-from service.migrate.runs import Run, called, list_runs, options_plain, show_run
+from service.migrate.runs import Run, as_reported, called, list_runs, options_plain, show_run
 from service.migrate.source import Source
+from service.migrate.summary import summaries
 from service.migrate.verify import verify as verify_all
 from service.store import AuthStore, Caller
 from service.store.tokens import DEFAULT_TENANT
 
 T = TypeVar("T")
+
+_MORE: Final = "ids and every row: --report FOLDER, or --format json"
+_MORE_OF_A_RUN: Final = "ids and every row: --format json"
 
 app = typer.Typer(
     help="Moves sessions in from another store, proves every value, cuts over live, and back.", no_args_is_help=True
@@ -238,25 +243,23 @@ def mirror(
     carry: Annotated[bool, typer.Option("--carry", help="Carry what waits over now; serving does it anyway.")] = False,
     how: FormatOption = Format.table,
 ) -> None:
-    """Shows commits that wait for their source.
+    """Tells how far each mirror is behind its source, and what keeps it.
 
-    Exit 0: none waits. 1: the source or the database failed. 2: wrong usage. 3: some wait.
+    Exit 0: no commit waits. 1: the source or the database failed. 2: wrong usage. 3: some wait.
     """
     caller = Caller(check_tenant(tenant), "admin")
 
-    async def work(store: AuthStore) -> list[dict[str, Any]]:
+    async def work(store: AuthStore) -> list[MirrorState]:
         if carry:
             typer.echo(f"{await mirroring.drain(store, caller, session)} commits carried over", err=True)
-        waiting = await store.mirrors.waiting(caller)
-        return [
-            {"session": each.name, "commits": each.entries, "since": each.since}
-            for each in waiting
-            if session in (None, each.name)
-        ]
+        return await mirrors(store, caller, session)
 
-    rows = with_store(context, work)
-    show(rows, how)
-    sys.exit(3 if rows else 0)
+    states = with_store(context, work)
+    if states or how is Format.json:
+        show([each.row() for each in states], how)
+    else:
+        typer.echo("no mirror is on" if session is None else "this session has no mirror")
+    sys.exit(3 if any(each.commits for each in states) else 0)
 
 
 @app.command("list")
@@ -276,10 +279,12 @@ def show_one_run(
     """What a run did to each session. As JSON with every detail: it names ids."""
     caller = Caller(check_tenant(tenant), "admin")
     rows = with_store(context, lambda store: show_run(store, caller, run))
-    if how is Format.table:
-        for row in rows:
-            row.pop("details")
-    show([_plain(row) for row in rows], how)
+    if how is Format.json:
+        show([_plain(row) for row in rows], how)
+        return
+    sessions = [as_reported(row) for row in rows]
+    show([_columns(each) for each in sessions], how)
+    _echo(summaries(sessions, more=_MORE_OF_A_RUN))
 
 
 async def _begin(store: AuthStore, asked: Asked, verb: str, source: Source, **more: object) -> Run:
@@ -322,6 +327,8 @@ def _finish(asked: Asked, report: Report) -> None:
         show_one(report.plain(), asked.how)
     else:
         show([each.row() for each in report.sessions], asked.how)
+        more = "" if asked.wants_report else _MORE
+        _echo(summaries([asdict(each) for each in report.sessions], more=more))
         for note in report.notes:
             typer.echo(f"note: {note}")
         keys = sum(each.keys for each in report.sessions)
@@ -343,6 +350,30 @@ def _write_report(asked: Asked, report: Report) -> str | None:
     except Unwritten as error:
         return error.detail
     return None
+
+
+def _columns(each: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of a run of the past, whose details may be gone."""
+    differences = each["differences"]
+    return {
+        "session": each["session"],
+        "at the source": each["at the source"],
+        "outcome": each["outcome"],
+        "version": each["version"],
+        "at": each["at"],
+        "keys": sum(each["by_type"].values()),
+        "repaired": sum(each["repairs"].values()),
+        "quarantined": sum(each["quarantined"].values()),
+        "expired": each["expired"],
+        "differences": len(differences) if isinstance(differences, list) else differences,
+        "integrity": "-" if each.get("integrity") is None else len(each["integrity"]),
+        "says": each.get("says"),
+    }
+
+
+def _echo(lines: Sequence[str]) -> None:
+    for line in filter(None, lines):
+        typer.echo(line)
 
 
 def _say(line: str) -> None:

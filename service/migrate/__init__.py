@@ -12,11 +12,13 @@
 | `target.py` | our side, read in one snapshot |
 | `copy.py` | in one statement a session, or not at all |
 | `verify.py` | both sides read again and compared, both ways; `integrity.py` asks the rules |
+| `leases.py` | a run's own name in leases, and what a killed run left; `alive.py` knows that its process is gone |
 | `cutover.py` | a living session moves; `holding.py` keeps its lease meanwhile |
 | `mirror.py` | later commits back to the source, in order |
+| `mirror_state.py` | how far each mirror is behind, and what keeps it |
 | `rollback.py` | the session back to its source, with everything committed here |
 | `origin.py`, `runs.py` | what is remembered: where a session came from, what was run |
-| `report.py` | what is shown and written down |
+| `report.py` | what is shown and written down; `summary.py`: of that, what a terminal shows |
 
 Source rows are taken as they are found; `protocol.repairs` says what they mean, `protocol.digest` when two values are the
 same. The source is only written by a mirror or a rollback, in its own spelling.

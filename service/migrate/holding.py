@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from service.errors import Fenced, ServiceError
-from service.migrate.copy import LEASE_S
+from service.migrate.leases import LEASE_S
 from service.store import AuthStore, Caller
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from protocol.repairs import Repair
 from service.errors import Corrupt
@@ -28,6 +29,20 @@ class Origin:
     @property
     def place(self) -> Place:
         return self.spec, json.dumps(self.layout, sort_keys=True)
+
+    @property
+    def shown(self) -> str:
+        """What ``--from`` said without user, password and parameters."""
+        if "://" not in self.spec:
+            return self.spec
+        try:
+            parts = urlsplit(self.spec)
+            port = "" if parts.port is None else f":{parts.port}"
+        except ValueError:
+            return self.spec.partition(":")[0]
+        if "@" in parts.path:  # a password that is not escaped may reach there
+            return parts.scheme
+        return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
 
     async def open(self) -> Source:
         """The source. Raises what `open_source` raises."""

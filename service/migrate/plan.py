@@ -97,7 +97,7 @@ class SessionPlan:
     twins: int = 0
     expired: int = 0
     spellings: "Counter[str]" = field(default_factory=Counter)
-    repairs: "Counter[str]" = field(default_factory=Counter)
+    repairs: "Counter[tuple[str, str]]" = field(default_factory=Counter)  # by repair and type
     quarantine: list[Quarantined] = field(default_factory=list, repr=False)
     blocked: Blocked | None = None
     why: str = ""
@@ -195,7 +195,7 @@ def _take_creds(plan: SessionPlan, found: Found, options: Options) -> None:
         plan.quarantine.append(Quarantined(Why.bad_value, CREDS, "", "creds", found.creds))
         return
     plan.keys[CREDS_NAME] = key
-    _count(plan, mended)
+    _count(plan, CREDS, mended)
 
 
 def _take_row(
@@ -216,9 +216,9 @@ def _take_row(
         plan.quarantine.append(_from_row(why, row))
         return
     candidates.setdefault((ktype, key_id), []).append(candidate)
-    _count(plan, mended)
+    _count(plan, ktype, mended)
     if named is not None:
-        plan.repairs[Repair.types.value] += 1
+        plan.repairs[Repair.types.value, ktype] += 1
 
 
 def _unfit(ktype: str, key_id: str, row: SourceRow, options: Options) -> Why | None:
@@ -277,9 +277,9 @@ def _blocked(plan: SessionPlan, options: Options) -> Blocked | None:
     return Blocked.no_creds if plan.creds is None and not options.verbatim else None
 
 
-def _count(plan: SessionPlan, mended: Repaired) -> None:
+def _count(plan: SessionPlan, ktype: str, mended: Repaired) -> None:
     plan.spellings.update({spelling.value: count for spelling, count in mended.met.items()})
-    plan.repairs.update(made.value for made in mended.repairs)
+    plan.repairs.update((made.value, ktype) for made in mended.repairs)
 
 
 def _from_row(why: Why, row: SourceRow) -> Quarantined:

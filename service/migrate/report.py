@@ -62,6 +62,7 @@ class SessionReport:
     by_type: dict[str, int] = field(default_factory=dict)
     spellings: dict[str, int] = field(default_factory=dict)
     repairs: dict[str, int] = field(default_factory=dict)
+    repaired: dict[str, dict[str, int]] = field(default_factory=dict)  # the same by type; "" is the creds
     twins: int = 0
     expired: int = 0
     quarantined: dict[str, int] = field(default_factory=dict)
@@ -121,6 +122,9 @@ class Report:
 
 def begin_session(plan: SessionPlan) -> SessionReport:
     """A report that says what the plan found."""
+    repaired: dict[str, dict[str, int]] = {}
+    for (repair, ktype), count in sorted(plan.repairs.items()):
+        repaired.setdefault(repair, {})[ktype] = count
     quarantined: dict[str, int] = {}
     for each in plan.quarantine:
         quarantined[each.why] = quarantined.get(each.why, 0) + 1
@@ -130,7 +134,8 @@ def begin_session(plan: SessionPlan) -> SessionReport:
         keys=sum(plan.by_type.values()),
         by_type=plan.by_type,
         spellings=dict(sorted(plan.spellings.items())),
-        repairs=dict(sorted(plan.repairs.items())),
+        repairs={repair: sum(types.values()) for repair, types in repaired.items()},
+        repaired=repaired,
         twins=plan.twins,
         expired=plan.expired,
         quarantined=dict(sorted(quarantined.items())),

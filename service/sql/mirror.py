@@ -47,6 +47,10 @@ FROM mirror_entries e JOIN sessions s ON s.sid = e.sid WHERE e.sid > $2 AND ($1:
 GROUP BY e.sid, s.tenant, s.name ORDER BY e.sid LIMIT $3
 """
 
+MIRRORED_SQL: Final = """
+SELECT s.name FROM sessions s WHERE s.tenant = $1 AND s.mirrored AND s.deleted_at IS NULL ORDER BY s.name
+"""
+
 TURN_SQL: Final = "SELECT sealed, applied FROM session_origins WHERE sid = $1 FOR UPDATE"
 
 FREE_TURN_SQL: Final = f"{TURN_SQL} SKIP LOCKED"
@@ -94,6 +98,11 @@ async def waiting(connection: Connection, tenant: str | None) -> list[tuple[UUID
         page = await connection.fetch(WAITING_SQL, tenant, found[-1]["sid"] if found else _BEFORE_ALL, _WAITING_PAGE)
         found += page
     return sorted((tuple(record) for record in found), key=lambda each: each[-1])
+
+
+async def mirrored(connection: Connection, tenant: str) -> list[str]:
+    """Names of the tenant's sessions whose mirror is on."""
+    return [record["name"] for record in await connection.fetch(MIRRORED_SQL, tenant)]
 
 
 async def take_turn(connection: Connection, sid: UUID, *, wait: bool) -> tuple[bytes, int] | None:

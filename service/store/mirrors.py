@@ -132,6 +132,12 @@ class Mirrors:
         """Sessions of the caller's tenant with entries that wait."""
         return await self._waiting(caller.need("admin"))
 
+    async def mirrored(self, caller: Caller) -> list[str]:
+        """Names of sessions of the caller's tenant whose mirror is on."""
+        tenant = caller.need("admin")
+        async with self._database.connection() as connection:
+            return await sql.mirrored(connection, tenant)
+
     async def all_waiting(self) -> list[Waiting]:
         """The same of every tenant: what the worker of a serving process asks."""
         return await self._waiting(None)
