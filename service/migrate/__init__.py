@@ -13,6 +13,7 @@
 | `copy.py` | in one statement a session, or not at all |
 | `verify.py` | both sides read again and compared, both ways; `integrity.py` asks the rules |
 | `cutover.py` | a living session moves; `holding.py` keeps its lease meanwhile |
+| `fence.py` | the lease that keeps a session closed here once it was given back |
 | `mirror.py` | later commits back to the source, in order |
 | `rollback.py` | the session back to its source, with everything committed here |
 | `origin.py`, `runs.py` | what is remembered: where a session came from, what was run |
