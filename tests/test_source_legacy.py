@@ -1,15 +1,18 @@
 """The shop's tables as a source, in a real Postgres with the live schema."""
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import pytest
 from external_postgres import ExternalPostgres
+from late_link import LateLink
 from migrating import CALLER, open_store, run_copy, run_verify
 from source_contract import CREDS, KEYS, PAIR, Rig, SourceContract, same, text
 
@@ -21,7 +24,7 @@ from service.migrate.plan import Options
 from service.migrate.report import Folder
 from service.migrate.runs import Run
 from service.migrate.source import Source, SourceError, SourceRefused, Write, WrongSource
-from service.migrate.sources import open_source
+from service.migrate.sources import open_source, postgres
 
 SCHEMA = (Path(__file__).parent.parent / "fixtures" / "legacy" / "schema.sql").read_text()
 
@@ -93,6 +96,31 @@ class TestLegacyPostgres(SourceContract):
         assert row["expires_at"] is None
         creds = json.loads(await legacy.connection.fetchval("SELECT creds FROM whatsapp_auth"))
         assert creds["signedIdentityKey"]["public"]["data"] == list(range(2, 34))
+
+    @pytest.mark.parametrize("later", ["deleted", "put"])
+    async def test_a_write_that_was_called_off_does_not_arrive_after_a_later_one(
+        self, legacy: LegacyRig, monkeypatch: pytest.MonkeyPatch, later: str
+    ) -> None:
+        monkeypatch.setattr(postgres, "_UNDO_S", 0.2)
+        await legacy.fill("one", CREDS, {})
+        name, newer = ("pre-key", "9"), None if later == "deleted" else {**PAIR, "n": 2}
+        where = urlsplit(legacy.url)
+        socket = parse_qs(where.query)
+        async with LateLink(f"{socket['host'][0]}/.s.PGSQL.{socket['port'][0]}") as link:
+            through = f"postgresql://postgres@127.0.0.1:{link.port}{where.path}?sslmode=disable"
+            async with await open_source(through) as source, legacy.source() as again:
+                link.hold(b"COMMIT")
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.5):
+                        await source.write("one", None, [Write(*name, text(PAIR))])
+                assert link.held.is_set()
+                newer_text = None if newer is None else text(newer)
+                writing = asyncio.create_task(again.write("one", None, [Write(*name, newer_text)]))
+                await asyncio.wait([writing], timeout=0.5)
+                await link.deliver()
+                await writing
+                async with again.snapshot() as snapshot:
+                    same(await snapshot.read("one"), CREDS, {} if newer is None else {name: newer})
 
     async def test_what_is_kept_no_clean_up_takes(self, legacy: LegacyRig) -> None:
         await legacy.fill("one", CREDS, KEYS)

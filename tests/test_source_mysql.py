@@ -1,5 +1,6 @@
 """``mysql-baileys`` as a source, in a real MariaDB, filled and read back by the package itself; and Prisma's table there."""
 
+import asyncio
 import json
 import os
 import secrets
@@ -11,6 +12,7 @@ import aiomysql
 import pymysql
 import pytest
 import states
+from late_link import LateLink
 from peers import get_state, missing, put_state
 from source_contract import CREDS, KEYS, PAIR, Rig, SourceContract, same, text
 
@@ -109,6 +111,28 @@ class TestMysqlBaileys(SourceContract):
         (row,) = await rig.execute("SHOW TABLE STATUS LIKE 'auth'")
         async with rig.source() as source, source.snapshot() as snapshot:
             assert snapshot.consistent is ("InnoDB" in row)
+
+    @pytest.mark.parametrize("later", ["deleted", "put"])
+    async def test_a_write_that_was_called_off_does_not_arrive_after_a_later_one(
+        self, rig: MysqlRig, later: str
+    ) -> None:
+        await rig.fill("one", CREDS, {})
+        name, newer = ("pre-key", "9"), None if later == "deleted" else {**PAIR, "n": 2}
+        async with LateLink(PORT) as link, rig.source() as again, again.snapshot() as snapshot:
+            through = rig.url.replace(f":{PORT}/", f":{link.port}/")
+            async with await open_source(through) as source:
+                link.hold(b"COMMIT" if snapshot.consistent else b"INSERT INTO")
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.5):
+                        await source.write("one", None, [Write(*name, text(PAIR))])
+                assert link.held.is_set()
+                newer_text = None if newer is None else text(newer)
+                writing = asyncio.create_task(again.write("one", None, [Write(*name, newer_text)]))
+                await asyncio.wait([writing], timeout=0.5)
+                await link.deliver()
+                await writing
+        async with rig.source() as source, source.snapshot() as snapshot:
+            same(await snapshot.read("one"), CREDS, {} if newer is None else {name: newer})
 
     async def test_a_write_that_fails_leaves_nothing_where_there_are_transactions(self, rig: MysqlRig) -> None:
         await rig.fill("one", CREDS, KEYS)

@@ -3,6 +3,7 @@
 Neither package can be installed from a registry: their keys are set here as their sources set them.
 """
 
+import asyncio
 import json
 import secrets
 from collections.abc import AsyncIterator
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import redis.asyncio as driver
 import redis.exceptions
+from late_link import LateLink
 from peers import missing
 from source_contract import CREDS, KEYS, PAIR, Rig, SourceContract, same, text
 
@@ -21,7 +23,14 @@ from service.migrate.source import FaultKind, Source, SourceRefused, Write, Wron
 from service.migrate.sources import Layout, open_source
 from service.migrate.sources.redis import LAYOUTS, KeyLayout
 
-SERVER = "redis://127.0.0.1:6379"
+PORT = 6379
+
+
+def at(port: int) -> str:
+    return f"redis://127.0.0.1:{port}"
+
+
+SERVER = at(PORT)
 
 
 class RedisRig(Rig):
@@ -130,6 +139,39 @@ class TestRedis(SourceContract):
         async with keyspace.source() as source:
             await source.write("one", None, [Write("pre-key", "1", text(PAIR))])
         assert await keyspace.client.ttl(key) == -1
+
+    @pytest.mark.parametrize("later", ["deleted", "put"])
+    async def test_a_write_that_was_called_off_does_not_arrive_after_a_later_one(
+        self, keyspace: RedisRig, later: str
+    ) -> None:
+        await keyspace.fill("one", CREDS, {})
+        name, newer = ("pre-key", "9"), None if later == "deleted" else text({**PAIR, "n": 2})
+        async with LateLink(PORT) as link, await open_source(at(link.port), keyspace.layout) as source:
+            link.hold(b"EXEC")
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await source.write("one", None, [Write(*name, text(PAIR))])
+            assert link.held.is_set()
+            async with keyspace.source() as again:
+                await again.write("one", None, [Write(*name, newer)])
+            await link.deliver()
+        async with keyspace.source() as source, source.snapshot() as snapshot:
+            same(await snapshot.read("one"), CREDS, {} if newer is None else {name: json.loads(newer)})
+
+    async def test_what_others_write_meanwhile_stays_and_so_does_ours(self, keyspace: RedisRig) -> None:
+        await keyspace.fill("one", CREDS, {})
+        before = await keyspace.contents()
+        async with LateLink(PORT) as link, await open_source(at(link.port), keyspace.layout) as source:
+            link.hold(b"EXEC")
+            writing = asyncio.create_task(source.write("one", None, [Write("pre-key", "9", text(PAIR))]))
+            await link.held.wait()
+            await keyspace.put("one", "pre-key-8", json.dumps(PAIR))
+            await link.deliver()
+            await writing
+            async with source.snapshot() as snapshot:
+                same(await snapshot.read("one"), CREDS, {("pre-key", "8"): PAIR, ("pre-key", "9"): PAIR})
+            await source.write("one", None, [Write("pre-key", "8", None), Write("pre-key", "9", None)])
+        assert await keyspace.contents() == before  # nothing of ours stays beside the values
 
     async def test_what_is_kept_has_no_end(self, keyspace: RedisRig) -> None:
         for name in ("one", "two"):

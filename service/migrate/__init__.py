@@ -12,6 +12,7 @@
 | `target.py` | our side, read in one snapshot |
 | `copy.py` | in one statement a session, or not at all |
 | `verify.py` | both sides read again and compared, both ways; `integrity.py` asks the rules |
+| `leases.py` | a run's own name in leases, and what a killed run left; `alive.py` knows that its process is gone |
 | `cutover.py` | a living session moves; `holding.py` keeps its lease meanwhile |
 | `fence.py` | the lease that keeps a session closed here once it was given back |
 | `mirror.py` | later commits back to the source, in order |

@@ -8,16 +8,19 @@
 | somebody wrote here since, or it was never ours | refused; ``overwrite`` replaces it, guards and all |
 | what was cut over: it lives here | refused, whatever it holds; ``overwrite`` replaces it, guards and all |
 | a living lease | refused; ``takeover`` ends it first, and permits nothing else |
+| the lease of a run of ours that was killed | ended first |
 | a deleted session | refused: restore or purge it first |
 """
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from service.errors import BadInput, Corrupt, Deleted, LeaseHeld, Refused, VersionMismatch
+from service.errors import BadInput, Corrupt, Deleted, LeaseHeld, Refused, ServiceError, VersionMismatch
 from service.migrate import integrity
+from service.migrate.leases import LEASE_S, end_that_of_the_dead, is_of_the_dead
 from service.migrate.plan import SessionPlan
 from service.migrate.reading import NOTHING, Progress, Reading
 from service.migrate.report import Folder, Report, SessionReport, Unwritten, Verdict, begin_session, differences
@@ -26,8 +29,6 @@ from service.migrate.target import Target, read_target
 from service.records import Lease
 from service.store import AuthStore, Caller
 from service.store.request import CommitRequest, Row
-
-LEASE_S: Final = 60.0
 
 
 class Stand(StrEnum):
@@ -74,14 +75,14 @@ class Told:
     takeover: bool = False
 
 
-async def look(store: AuthStore, caller: Caller, plan: SessionPlan, source: str) -> Seen:
-    """What stands here where the plan would go. ``source`` as runs name it."""
+async def look(store: AuthStore, caller: Caller, plan: SessionPlan, source: str, own: str = "") -> Seen:
+    """What stands here where the plan would go. ``source`` as runs name it, ``own``: the name that our lease would have."""
     try:
         target = await read_target(store, caller, plan.name)
         if target is None:
             return Seen(Stand.absent)
-        lease = target.lease if target.lease is not None and target.lease.bars(holder()) else None
-        return Seen(await _stand(store, caller, plan, target, source), target, lease)
+        barred = await _barred(store, caller, target, own)
+        return Seen(await _stand(store, caller, plan, target, source), target, target.lease if barred else None)
     except Deleted:
         return Seen(Stand.deleted)
     except Corrupt:
@@ -166,7 +167,7 @@ async def copy_session(
     each = begin_session(plan)
     if plan.blocked is not None:
         return each.settle("blocked", Verdict.failed, f"not moved: {plan.not_moved}"), None
-    seen = await look(run.store, run.caller, plan, run.report.source)
+    seen = await look(run.store, run.caller, plan, run.report.source, run.holder)
     target = seen.target
     if seen.stand is Stand.same and target is not None:
         return each.settle("same", _quarantine_verdict(plan), "nothing to write"), target.version
@@ -175,7 +176,7 @@ async def copy_session(
         return each.settle("refused", Verdict.failed, why), None
     await run.intend(each, 1 if target is None else target.version + 1, plan.digest)
     try:
-        version = await _write(run.store, run.caller, plan, target, told, epoch)
+        version = await _write(run, plan, target, told, epoch)
     except LeaseHeld as error:  # taken since we looked
         return each.settle("refused", Verdict.failed, leased(error.holder, error.expires_at)), None
     except (Refused, BadInput, VersionMismatch) as error:
@@ -183,23 +184,10 @@ async def copy_session(
     return each.settle("copied", _quarantine_verdict(plan)), version
 
 
-def holder() -> str:
-    """The migrator's name in leases."""
-    return f"authstore migrate ({operator()})"[:200]
-
-
-async def _write(
-    store: AuthStore,
-    caller: Caller,
-    plan: SessionPlan,
-    target: Target | None,
-    told: Told,
-    epoch: int | None,
-) -> int:
+async def _write(run: Run, plan: SessionPlan, target: Target | None, told: Told, epoch: int | None) -> int:
     taken = None
     if epoch is None and target is not None and target.lease is not None:
-        granted = await store.lease(caller, plan.name, holder(), LEASE_S, takeover=told.takeover, epoch=None)
-        taken = epoch = granted.epoch
+        taken, epoch = await _take(run, plan.name, told)
     request = CommitRequest(
         creds=plan.creds,
         rows=[Row(ktype, key_id.encode(), text) for ktype, key_id, text in plan.rows],
@@ -210,10 +198,24 @@ async def _write(
         only_new=target is None,
     )
     try:
-        return (await store.commit(caller, plan.name, request)).version
+        return (await run.store.commit(run.caller, plan.name, request)).version
     finally:
         if taken is not None:
-            await store.release(caller, plan.name, taken)
+            with suppress(ServiceError):  # it says nothing of the commit, and a lease ends by itself
+                await run.store.release(run.caller, plan.name, taken)
+
+
+async def _take(run: Run, name: str, told: Told) -> tuple[int | None, int]:
+    """The epoch that is ours to release, if this took the lease, and the epoch to write under. Raises LeaseHeld."""
+    if not told.takeover:
+        await end_that_of_the_dead(run.store, run.caller, name)
+    granted = await run.store.lease(run.caller, name, run.holder, LEASE_S, takeover=told.takeover, epoch=None)
+    return None if granted.event == "renewed" else granted.epoch, granted.epoch
+
+
+async def _barred(store: AuthStore, caller: Caller, target: Target, own: str) -> bool:
+    lease = target.lease
+    return lease is not None and lease.bars(own) and not await is_of_the_dead(store, caller, lease)
 
 
 async def _stand(store: AuthStore, caller: Caller, plan: SessionPlan, target: Target, source: str) -> Stand:

@@ -14,6 +14,9 @@ A cutover of a session that was cut over with a mirror first carries over what w
 again at the end only if this cutover says so, or was refused, or failed. What lives here already is replaced only by
 ``overwrite``, also where the source changes while the cutover runs.
 
+The lease is this run's alone: another run of the same operator is another writer, and is refused. The next run ends the lease
+of one that was killed where it can see that its process is gone (`leases`), else it is refused until that lease ends.
+
 Downtime is counted from the last change seen at the source (or from being told that its writer stopped) to the release of
 our lease.
 """
@@ -25,8 +28,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from service.errors import Fenced, LeaseHeld, ServiceError
-from service.migrate.copy import Told, copy_session, holder, leased, look, refusal
+from service.migrate.copy import Told, copy_session, leased, look, refusal
 from service.migrate.holding import Hold, holding
+from service.migrate.leases import end_that_of_the_dead
 from service.migrate.mirror import Links, carry, carry_and_compare
 from service.migrate.origin import Origin
 from service.migrate.plan import SessionPlan
@@ -69,7 +73,8 @@ async def cutover(run: Run, source: Source, origin: Origin, chosen: Cutover, fol
         each.settle("blocked", Verdict.failed, f"not moved: {plan.not_moved}")
     else:
         try:
-            async with holding(run.store, run.caller, plan.name, holder(), takeover=chosen.told.takeover) as hold:
+            await end_that_of_the_dead(run.store, run.caller, plan.name)
+            async with holding(run.store, run.caller, plan.name, run.holder, takeover=chosen.told.takeover) as hold:
                 each, version, digest, stopped_at = await _move(run, source, origin, chosen, plan.name, hold, say)
             if version is not None and stopped_at is not None:
                 each.facts["downtime_s"] = round(time.monotonic() - stopped_at, 2)
@@ -196,7 +201,7 @@ async def _end_mirror(run: Run, source: Source, origin: Origin, chosen: Cutover,
     finally:
         await links.close()
     plan = await _plan(source, origin)
-    seen = await look(run.store, run.caller, plan, run.report.source)
+    seen = await look(run.store, run.caller, plan, run.report.source, run.holder)
     if refusal(seen, chosen.told) is None:
         # Should it stay off, a rollback without it must know that the source stands as we left it.
         await run.intend_back(begin_session(plan), target.version, target.digest)

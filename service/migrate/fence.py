@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from service.errors import Fenced, NoSession, Unavailable
-from service.migrate.copy import LEASE_S
+from service.migrate.leases import LEASE_S
 from service.migrate.runs import given_back
 from service.records import Lease
 from service.store import AuthStore, Caller

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from service.errors import Fenced, ServiceError
-from service.migrate.copy import LEASE_S
 from service.migrate.fence import FENCE_S, take
+from service.migrate.leases import LEASE_S
 from service.store import AuthStore, Caller
 
 

@@ -18,6 +18,8 @@ from uuid import UUID, uuid4
 
 from protocol.types import session_uuid
 from service.errors import Corrupt, Deleted, NoSession
+from service.migrate import alive
+from service.migrate.leases import holder
 from service.migrate.plan import Options, SessionPlan
 from service.migrate.report import Report, SessionReport
 from service.migrate.source import Source
@@ -45,9 +47,15 @@ class Run:
         """Notes that it began."""
         tenant = caller.need("admin")
         run, by = uuid4(), operator()
+        noted = json.dumps({**options, "process": alive.mark()})
         async with store.database.connection() as connection:
-            started = await sql.begin(connection, run, tenant, verb, source[:_SOURCE_CHARS], by, json.dumps(options))
+            started = await sql.begin(connection, run, tenant, verb, source[:_SOURCE_CHARS], by, noted)
         return cls(store, caller, run, Report(verb, source, tenant, str(run), by, started))
+
+    @property
+    def holder(self) -> str:
+        """Its name in leases."""
+        return holder(self.id, self.report.by)
 
     async def intend(self, each: SessionReport, version: int, digest: bytes) -> None:
         """Keeps what is about to be committed: a run that dies right after it is still known to be ours."""

@@ -17,8 +17,8 @@ Every source passes one contract suite (`tests/source_contract.py`) against the 
    session: insert, update to other content, delete.
 6. ``write`` is one transaction where the store has them, is durable when it returns, and idempotent: the same call twice
    leaves the same state. Texts come in the base64 spelling; the source re-spells them as its own writers do
-   (`protocol.repairs.spell`). Deleting what is not there is no error. Cancelled, it first sees to it that nothing it had
-   under way can arrive after a later write.
+   (`protocol.repairs.spell`). Deleting what is not there is no error. Nothing that one had under way arrives after a later
+   one, whoever writes that: not when it was cancelled, nor when its process died.
 7. Memory: one session at a time. ``sessions`` streams.
 """
 

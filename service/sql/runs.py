@@ -14,6 +14,8 @@ INSERT INTO migrate_runs (id, tenant, verb, source, run_by, options) VALUES ($1,
 
 END_RUN_SQL: Final = "UPDATE migrate_runs SET ended_at = now(), outcome = $2 WHERE id = $1 RETURNING ended_at"
 
+FIND_PROCESS_SQL: Final = "SELECT options::json ->> 'process' FROM migrate_runs WHERE id = $1 AND tenant = $2"
+
 NOTE_SESSION_SQL: Final = """
 INSERT INTO migrate_run_sessions (sid, run, name, source_name, outcome, version, digest, counts, sealed)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
@@ -81,6 +83,12 @@ async def end(connection: Connection, run: UUID, outcome: str) -> datetime:
     """When it ended."""
     ended: datetime = await connection.fetchval(END_RUN_SQL, run, outcome)
     return ended
+
+
+async def find_process(connection: Connection, run: UUID, tenant: str) -> str | None:
+    """Which process the run is, as it said when it began; None when it did not, or there is no such run."""
+    process: str | None = await connection.fetchval(FIND_PROCESS_SQL, run, tenant)
+    return process
 
 
 async def note_session(

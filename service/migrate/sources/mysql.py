@@ -19,6 +19,7 @@ the root.
 """
 
 import asyncio
+import hashlib
 import ssl
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -39,6 +40,7 @@ from service.migrate.source import (
     Found,
     Snapshot,
     Source,
+    SourceAway,
     SourceError,
     SourceRefused,
     SourceRow,
@@ -68,6 +70,8 @@ WHERE table_schema = DATABASE() AND table_name = %s AND non_unique = 0 AND sub_p
 """
 # A value that does not fit its column would be cut off without these, most of all where there are no transactions.
 MODE_SQL: Final = "SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION')"
+TURN_SQL: Final = "SELECT GET_LOCK(%s, %s)"
+LEAVE_TURN_SQL: Final = "SELECT RELEASE_LOCK(%s)"
 SNAPSHOT_SQLS: Final = (
     "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
     "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
@@ -76,6 +80,7 @@ SNAPSHOT_SQLS: Final = (
 _PORT: Final = 3306
 _CONNECT_S: Final = 10.0
 _STATEMENT_S: Final = 120.0
+_TURN_S: Final = 60
 _REFUSED: Final = frozenset({1044, 1045, 1049, 1142, 1143, 1227, 1290, 1698, 1836, 3118})
 _REFUSALS: Final = {
     1045: "the source does not know this user and password",
@@ -139,7 +144,7 @@ class MysqlSource(Source):
     async def write(self, session: str, creds: bytes | None, rows: Sequence[Write], *, whole: bool = False) -> None:
         with understood():
             connection = await self._connection()
-            async with AsyncExitStack() as undo:
+            async with self._turn(connection, session), AsyncExitStack() as undo:
                 undo.push_async_callback(_undo, connection)
                 await connection.begin()
                 own = await self._creds_name(connection, session)
@@ -156,6 +161,24 @@ class MysqlSource(Source):
         if self._own is not None:
             own, self._own = self._own, None
             own.close()
+
+    @asynccontextmanager
+    async def _turn(self, connection: aiomysql.Connection, session: str) -> AsyncIterator[None]:
+        """Begins when what another connection had under way arrived, or the server knows that it is gone. Where there are
+        transactions rows wait for that by themselves."""
+        if self.transactional:
+            yield
+            return
+        named = f"{self._address.database}\0{session}".encode(errors="surrogatepass")
+        name = f"authstore-{hashlib.blake2b(named, digest_size=16).hexdigest()}"
+        ((taken,),) = await run(connection, TURN_SQL, name, _TURN_S)
+        if taken != 1:
+            raise SourceAway("another write to the session is under way there")
+        try:
+            yield
+        finally:
+            if not connection.closed:
+                await run(connection, LEAVE_TURN_SQL, name)
 
     async def _apply(self, connection: aiomysql.Connection, session: str, row: Write) -> None:
         name = self._name(row.ktype, row.key_id)
@@ -319,7 +342,7 @@ async def connect(address: Address) -> aiomysql.Connection:
     )
 
 
-async def run(connection: aiomysql.Connection, statement: str, *values: str) -> Sequence[tuple[Any, ...]]:
+async def run(connection: aiomysql.Connection, statement: str, *values: str | int) -> Sequence[tuple[Any, ...]]:
     """A statement's rows."""
     async with asyncio.timeout(_STATEMENT_S), connection.cursor() as cursor:
         await cursor.execute(statement, values or None)

@@ -54,6 +54,10 @@ SELECT EXISTS (
          OR EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND NOT p.polpermissive))
 )
 """
+# Whoever hangs up cannot take a COMMIT back that is on its way. A later write waits here until that arrived or its connection
+# is gone: row locks are not enough, since a row that is yet to be committed is no row to whoever deletes it.
+BEGIN_WRITE_SQL: Final = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = '60s'"
+TURN_SQL: Final = "SELECT pg_advisory_xact_lock($1)"
 UNFILTERED_SQL: Final = "SET LOCAL row_security = off"
 _FILTERS: Final = "check_enable_rls"  # the server's function that refuses; its words depend on its language
 
@@ -152,7 +156,8 @@ class PostgresSource(Source):
         with understood():
             connection = await self._connection()
             try:
-                await connection.execute("BEGIN")
+                await connection.execute(BEGIN_WRITE_SQL)
+                await connection.execute(TURN_SQL, _turn(session))
                 await _unfiltered(connection)
                 await self.apply(connection, session, creds, rows, whole=whole)
                 await connection.execute("COMMIT")
@@ -271,6 +276,11 @@ async def _leave(connection: Connection) -> None:
     with suppress(*_AWAY):
         async with asyncio.timeout(_TIMEOUT_S):
             await connection.close()
+
+
+def _turn(session: str) -> int:
+    """The number of a session's lock. Two that share one wait for each other, no more."""
+    return int.from_bytes(hashlib.blake2b(b"authstore " + session.encode(), digest_size=8).digest(), signed=True)
 
 
 async def _unfiltered(connection: Connection) -> None:

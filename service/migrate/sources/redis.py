@@ -12,14 +12,16 @@ and if need be ``mangled = true`` (names with ``/`` as ``__`` and ``:`` as ``-``
 
 Redis has no snapshots. A hash is read by one command, so a reading never holds half of what ``MULTI`` or one ``HSET`` wrote;
 keys are read a hundred at a time. Neither stands still while others write: a session is read until its fingerprint is the
-same before and after. The way back is one ``MULTI``, and as durable as that Redis is set up to be. A cluster is not read.
+same before and after. The way back is one ``MULTI`` that arrives in its turn or not at all (`redis_turn`), and as durable as
+that Redis is set up to be. A cluster is not read.
 """
 
 import hashlib
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from functools import partial
+from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit
 
 import redis.asyncio as driver
@@ -44,9 +46,7 @@ from service.migrate.source import (
 from service.migrate.sources import Layout
 from service.migrate.sources.layout import chosen
 from service.migrate.sources.names import name_of, owner, put_creds, put_named
-
-if TYPE_CHECKING:
-    from redis.asyncio.client import Pipeline
+from service.migrate.sources.redis_turn import Command, in_turn, touched
 
 _SESSION: Final = "{session}"
 _NAME: Final = "{name}"
@@ -160,22 +160,13 @@ class RedisSource(Source):
             return whole.hexdigest()
 
     async def write(self, session: str, creds: bytes | None, rows: Sequence[Write], *, whole: bool = False) -> None:
-        with understood():
+        async def commands() -> list[Command]:
             old = await self.names(session) if whole else []
-            async with self.client.pipeline(transaction=True) as commit:
-                for name in old:
-                    self._delete(commit, session, name)
-                for row in rows:
-                    name = name_of(row.ktype, row.key_id, mangled=self.layout.mangled)
-                    if row.text is None:
-                        self._delete(commit, session, name)
-                    else:
-                        self._put(commit, session, name, spelled(row.ktype, row.text, Spelling.base64))
-                if creds is not None:
-                    self._put(commit, session, self.layout.creds, spelled(CREDS, creds, Spelling.base64))
-                if self.layout.is_hash:  # a time to live was set for older values
-                    commit.persist(self.layout.key(session))
-                await commit.execute()
+            return [*(self._delete(session, name) for name in old), *self._changes(session, creds, rows)]
+
+        with understood():
+            every = touched(partial(self.layout.key, session), is_hash=self.layout.is_hash)
+            await in_turn(self.client, every, commands)
 
     async def keep(self, session: str, *, expired: bool = True) -> None:
         del expired  # what is past its time is gone here
@@ -213,17 +204,27 @@ class RedisSource(Source):
         async for key in self.client.scan_iter(match=pattern, count=_SCANNED, _type=kind):
             yield _text(key)
 
-    def _put(self, commit: "Pipeline", session: str, name: str, text: bytes) -> None:
-        if self.layout.is_hash:
-            commit.hset(self.layout.key(session), name, text)
-        else:
-            commit.set(self.layout.key(session, name), text)
+    def _changes(self, session: str, creds: bytes | None, rows: Sequence[Write]) -> Iterator[Command]:
+        for row in rows:
+            name = name_of(row.ktype, row.key_id, mangled=self.layout.mangled)
+            if row.text is None:
+                yield self._delete(session, name)
+            else:
+                yield self._put(session, name, spelled(row.ktype, row.text, Spelling.base64))
+        if creds is not None:
+            yield self._put(session, self.layout.creds, spelled(CREDS, creds, Spelling.base64))
+        if self.layout.is_hash:  # a time to live was set for older values
+            yield "PERSIST", self.layout.key(session)
 
-    def _delete(self, commit: "Pipeline", session: str, name: str) -> None:
+    def _put(self, session: str, name: str, text: bytes) -> Command:
         if self.layout.is_hash:
-            commit.hdel(self.layout.key(session), name)
-        else:
-            commit.delete(self.layout.key(session, name))
+            return "HSET", self.layout.key(session), name, text
+        return "SET", self.layout.key(session, name), text
+
+    def _delete(self, session: str, name: str) -> Command:
+        if self.layout.is_hash:
+            return "HDEL", self.layout.key(session), name
+        return "DEL", self.layout.key(session, name)
 
     async def _mark(self, script: str, keys: Sequence[str]) -> Any:
         return await _answer(self.client.eval(script, len(keys), *keys))
