@@ -162,6 +162,15 @@ async def test_nor_does_one_that_was_killed(given: Scene, tmp_path: Path) -> Non
     assert await closed(given)
 
 
+async def test_a_copy_leaves_it_closed(given: Scene) -> None:
+    assert (await run_copy(given.store, given.source_url)).sessions[0].outcome == "refused"
+    assert (await run_copy(given.store, given.source_url, TAKES_OVER)).sessions[0].outcome == "copied"
+    assert await closed(given)
+    await given.source.execute(OLD_LIVES.replace("99", "100"))
+    assert (await roll_back_to(given, overwrite=True)).outcome == "refused"
+    assert await there(given) == {"n": 100}
+
+
 async def test_the_fence_of_an_earlier_release_is_one_too(scene: Scene) -> None:
     """It wrote no version of its own when it handed over; a lease of years is all there is."""
     await run_copy(scene.store, scene.source_url)
