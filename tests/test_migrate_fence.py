@@ -17,8 +17,8 @@ from test_migrate_live import at_source, counted, cut_over, roll_back, write_her
 
 from service.errors import Fenced, LeaseHeld, Unavailable
 from service.http.wire import LeaseBody
-from service.migrate import fence
 from service.migrate.cutover import Cutover, cutover
+from service.migrate.fence import standing
 from service.migrate.holding import holding
 from service.migrate.origin import Origin
 from service.migrate.plan import Options
@@ -66,8 +66,8 @@ async def closed(scene: Scene) -> bool:
     try:
         await client_opens(scene)
     except LeaseHeld as error:
-        lease = (await scene.store.show(CALLER, shop.SESSION)).lease
-        return error.holder == "rollback to legacy-postgres" and fence.is_fence(lease)
+        fence = await standing(scene.store, CALLER, shop.SESSION)
+        return fence is not None and error.holder == fence[0] == "rollback to legacy-postgres"
     return False
 
 

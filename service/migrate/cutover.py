@@ -14,6 +14,9 @@ A cutover of a session that was cut over with a mirror first carries over what w
 again at the end only if this cutover says so, or was refused, or failed. What lives here already is replaced only by
 ``overwrite``, also where the source changes while the cutover runs.
 
+A session that was given back is closed here by a rollback's fence: with ``takeover`` the cutover works under it, and leaves it
+so wherever it dies, is refused or fails (`fence`).
+
 The lease is this run's alone: another run of the same operator is another writer, and is refused. The next run ends the lease
 of one that was killed where it can see that its process is gone (`leases`), else it is refused until that lease ends.
 

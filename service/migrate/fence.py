@@ -9,18 +9,18 @@ changed nothing for others but the epoch. Only a cutover that opens the session 
 
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from protocol.types import session_uuid
 from service.errors import Fenced, NoSession, Unavailable
 from service.migrate.leases import LEASE_S
 from service.migrate.runs import given_back
-from service.records import Lease
+from service.sql import sessions as sql
 from service.store import AuthStore, Caller
 
 FENCE_S: Final = 10 * 365 * 86400.0
 
-_BEYOND_CLIENTS: Final = timedelta(days=1)  # clocks may differ by most of it
+_BEYOND_CLIENTS_S: Final = 86400.0
 _ATTEMPTS: Final = 3
 
 
@@ -39,9 +39,11 @@ def rollback_name(source: str) -> str:
     return f"rollback to {source.partition(' ')[0]}"
 
 
-def is_fence(lease: Lease | None) -> bool:
-    """Whether a rollback left it."""
-    return lease is not None and lease.live and lease.expires_at - datetime.now(UTC) > _BEYOND_CLIENTS
+async def standing(store: AuthStore, caller: Caller, name: str) -> tuple[str, int] | None:
+    """Name and epoch of the fence that a rollback left at the session; None without one."""
+    sid = session_uuid(caller.need("admin"), name)
+    async with store.database.connection() as connection:
+        return await sql.find_long_lease(connection, sid, _BEYOND_CLIENTS_S)
 
 
 async def take(store: AuthStore, caller: Caller, name: str, owner: str, *, takeover: bool) -> Taken:
@@ -64,11 +66,11 @@ async def take(store: AuthStore, caller: Caller, name: str, owner: str, *, takeo
 
 async def _found(store: AuthStore, caller: Caller, name: str) -> tuple[str, int | None] | None:
     """The name of the fence that the session has, or should have, and its epoch where it stands."""
+    fence = await standing(store, caller, name)
+    if fence is not None:
+        return fence
     try:
-        shown = await store.show(caller, name)
+        given = await given_back(store, caller, name, (await store.show(caller, name)).version)
     except NoSession:
         return None
-    if shown.lease is not None and is_fence(shown.lease):
-        return shown.lease.holder, shown.epoch
-    given = await given_back(store, caller, name, shown.version)
     return None if given is None else (rollback_name(given.source), None)

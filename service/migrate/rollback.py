@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from service.migrate.fence import is_fence, rollback_name
+from service.migrate.fence import rollback_name, standing
 from service.migrate.holding import Hold, holding
 from service.migrate.mirror import Links, carried, carry
 from service.migrate.origin import Origin
@@ -76,7 +76,7 @@ async def give_back_again(run: Run, name: str, given: Given, chosen: Rollback) -
         each.settle(
             "refused", Verdict.failed, f"{given.says}; where the source lost it, --from says which source to write"
         )
-    elif target is not None and not is_fence(target.lease):
+    elif target is not None and await standing(run.store, run.caller, name) is None:
         each.settle("refused", Verdict.failed, f"{given.says}, and its lease here was ended: --from closes it again")
     elif target is not None:
         each.settle("given-back", Verdict.good, given.says)
@@ -108,7 +108,7 @@ async def _look(run: Run, source: Source, origin: Origin, chosen: Rollback, each
                 await _judge(run, source, origin, chosen, target, each)
     finally:
         await links.close()
-    if each.outcome == "given-back" and not is_fence(target.lease):
+    if each.outcome == "given-back" and await standing(run.store, run.caller, each.session) is None:
         each.settle("", Verdict.good)  # it is to be closed here again
     return target
 
