@@ -216,21 +216,25 @@ def rollback(
     how: FormatOption = Format.table,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="What is here wins over the source.")] = False,
 ) -> None:
-    """Gives a session back to the store it came from, with everything committed here since. Ends every lease here.
+    """Gives a session back to the store it came from, with everything committed here since. Ends every lease here, once
+    nothing that can be seen without speaks against it.
 
-    Exit 0: the old store has it, equal. 1: it stays here: the source was written by others, cannot be written or read
-    back, or differs, or the session was written here meanwhile. 2: wrong usage, nothing was done. 3 is not used.
+    Exit 0: the old store has it, equal, or it was given back before and nothing here is newer. 1: it stays where it is: the
+    source was written by others, lost it, cannot be written or read back, or differs, or the session was written here
+    meanwhile. 2: wrong usage, nothing was done. 3 is not used.
     """
     asked = asked_for(
         source or "", [session], mapped, None, tenant, report, how, keep_unknown=False, skip_expired=False
     )
 
     async def work(store: AuthStore) -> Report:
-        name = check_session_name(session)
+        name, chosen = check_session_name(session), rolling.Rollback(overwrite)
         origin = await _origin(store, asked, name)
+        if origin is None:
+            return await _without_source(store, asked, name, chosen)
         async with await origin.open() as opened:
             run = await _begin(store, replace(asked, options=origin.options), "rollback", opened)
-            return await rolling.rollback(run, opened, origin, name, rolling.Rollback(overwrite))
+            return await rolling.rollback(run, opened, origin, name, chosen)
 
     _finish(asked, _usage(lambda: with_store(context, work)))
 
@@ -301,14 +305,20 @@ def _named(session: str, found: Sequence[str], names: Mapping[str, str]) -> str:
     return name
 
 
-async def _origin(store: AuthStore, asked: Asked, name: str) -> Origin:
+async def _origin(store: AuthStore, asked: Asked, name: str) -> Origin | None:
     if asked.spec:
         named = {here: there for there, here in asked.options.names.items()}
         return Origin(asked.spec, named.get(name, name), asked.options, asked.layout)
     kept = await store.mirrors.origin(asked.caller, name)
-    if kept is None:
+    return None if kept is None else Origin.decode(kept)
+
+
+async def _without_source(store: AuthStore, asked: Asked, name: str, chosen: rolling.Rollback) -> Report:
+    given = await rolling.remembered_as_given(store, asked.caller, name)
+    if given is None:
         raise BadInput("nothing is remembered of where this session came from: give --from", pointer="--from")
-    return Origin.decode(kept)
+    run = await Run.begin(store, asked.caller, "rollback", given.source, options_plain(asked.options))
+    return await rolling.give_back_again(run, name, given, chosen)
 
 
 def _usage(work: Callable[[], T]) -> T:

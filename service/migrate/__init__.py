@@ -14,6 +14,7 @@
 | `verify.py` | both sides read again and compared, both ways; `integrity.py` asks the rules |
 | `leases.py` | a run's own name in leases, and what a killed run left; `alive.py` knows that its process is gone |
 | `cutover.py` | a living session moves; `holding.py` keeps its lease meanwhile |
+| `fence.py` | the lease that keeps a session closed here once it was given back |
 | `mirror.py` | later commits back to the source, in order |
 | `mirror_state.py` | how far each mirror is behind, and what keeps it |
 | `rollback.py` | the session back to its source, with everything committed here |

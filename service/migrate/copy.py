@@ -9,6 +9,7 @@
 | what was cut over: it lives here | refused, whatever it holds; ``overwrite`` replaces it, guards and all |
 | a living lease | refused; ``takeover`` ends it first, and permits nothing else |
 | the lease of a run of ours that was killed | ended first |
+| a session that was given back | as a living lease; it stays closed here all the same (`fence`) |
 | a deleted session | refused: restore or purge it first |
 """
 
@@ -19,7 +20,7 @@ from enum import StrEnum
 from typing import Final
 
 from service.errors import BadInput, Corrupt, Deleted, LeaseHeld, Refused, ServiceError, VersionMismatch
-from service.migrate import integrity
+from service.migrate import fence, integrity
 from service.migrate.leases import LEASE_S, end_that_of_the_dead, is_of_the_dead
 from service.migrate.plan import SessionPlan
 from service.migrate.reading import NOTHING, Progress, Reading
@@ -207,9 +208,11 @@ async def _write(run: Run, plan: SessionPlan, target: Target | None, told: Told,
 
 async def _take(run: Run, name: str, told: Told) -> tuple[int | None, int]:
     """The epoch that is ours to release, if this took the lease, and the epoch to write under. Raises LeaseHeld."""
-    if not told.takeover:
-        await end_that_of_the_dead(run.store, run.caller, name)
-    granted = await run.store.lease(run.caller, name, run.holder, LEASE_S, takeover=told.takeover, epoch=None)
+    if told.takeover:
+        taken = await fence.take(run.store, run.caller, name, run.holder, takeover=True)
+        return None if taken.fence else taken.epoch, taken.epoch
+    await end_that_of_the_dead(run.store, run.caller, name)
+    granted = await run.store.lease(run.caller, name, run.holder, LEASE_S, takeover=False, epoch=None)
     return None if granted.event == "renewed" else granted.epoch, granted.epoch
 
 

@@ -14,6 +14,9 @@ A cutover of a session that was cut over with a mirror first carries over what w
 again at the end only if this cutover says so, or was refused, or failed. What lives here already is replaced only by
 ``overwrite``, also where the source changes while the cutover runs.
 
+A session that was given back is closed here by a rollback's fence: with ``takeover`` the cutover works under it, and leaves it
+so wherever it dies, is refused or fails (`fence`).
+
 The lease is this run's alone: another run of the same operator is another writer, and is refused. The next run ends the lease
 of one that was killed where it can see that its process is gone (`leases`), else it is refused until that lease ends.
 
@@ -27,14 +30,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from service.errors import LeaseHeld, ServiceError
+from service.errors import Fenced, LeaseHeld, ServiceError
 from service.migrate.copy import Told, copy_session, leased, look, refusal
 from service.migrate.holding import Hold, holding
 from service.migrate.leases import end_that_of_the_dead
 from service.migrate.mirror import Links, carry, carry_and_compare
 from service.migrate.origin import Origin
 from service.migrate.plan import SessionPlan
-from service.migrate.reading import reading
+from service.migrate.reading import NotThere, reading
 from service.migrate.report import Folder, Report, SessionReport, Verdict, begin_session
 from service.migrate.runs import Run
 from service.migrate.source import Source, SourceError
@@ -76,19 +79,21 @@ async def cutover(run: Run, source: Source, origin: Origin, chosen: Cutover, fol
             await end_that_of_the_dead(run.store, run.caller, plan.name)
             async with holding(run.store, run.caller, plan.name, run.holder, takeover=chosen.told.takeover) as hold:
                 each, version, digest, stopped_at = await _move(run, source, origin, chosen, plan.name, hold, say)
-            if version is not None:
+            if version is not None and stopped_at is not None:
                 each.facts["downtime_s"] = round(time.monotonic() - stopped_at, 2)
                 say(f"open here; down for {each.facts['downtime_s']} s")
                 await _watch(run, source, origin, chosen, each, version, say)
         except LeaseHeld as error:
             each.settle("refused", Verdict.failed, leased(error.holder, error.expires_at))
+        except Fenced:
+            each.settle("refused", Verdict.failed, "its lease here was taken over meanwhile; this run opened nothing")
     each.took_s = run.report.took_s = round(time.monotonic() - began, 3)
     await run.note(each, version, digest)
     return await run.end()
 
 
-Moved = tuple[SessionReport, int | None, bytes | None, float]
-"""A session's report, its version and digest here, when its downtime began. Version None: it must not be opened."""
+Moved = tuple[SessionReport, int | None, bytes | None, float | None]
+"""A session's report, version and digest of what we left here, when its downtime began. None: it must not be opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +115,9 @@ async def _move(run: Run, source: Source, origin: Origin, chosen: Cutover, name:
     opens = False
     try:
         moved = await _bring(run, source, origin, chosen, before, hold, say)
-        opens = moved[1] is not None
+        opens = moved[-1] is not None
+        if opens:
+            hold.kept = False  # nothing else ends the fence of a rollback
     finally:
         if not opens:
             await _put_back(run, name, before, hold, say)
@@ -126,9 +133,10 @@ async def _bring(
     plan = await _plan(source, origin)
     each, version = await copy_session(run, plan, chosen.told, hold.epoch)
     if version is None:
-        return each, None, None, 0.0
+        return each, None, None, None
     say("copied; stop the old writer now" if not chosen.stopped else "copied")
-    told = chosen.told if before.lived else Told(overwrite=True)  # what our first copy left is the source's to replace
+    # What our first copy left is the source's to replace. The lease is that of our epoch, whatever name it goes by.
+    told = chosen.told if before.lived else Told(overwrite=True, takeover=chosen.told.takeover)
     deadline = time.monotonic() + chosen.patience_s
     while True:
         stopped_at = time.monotonic() if chosen.stopped else await _stands_still(source, origin, chosen, deadline)
@@ -136,14 +144,16 @@ async def _bring(
         plan = await _plan(source, origin)
         each, version = await copy_session(run, plan, told, hold.epoch)
         if version is None:
-            return each, None, None, 0.0
+            return each, None, None, None
         each, target = await verify_session(run.store, run.caller, await _plan(source, origin))
         same = await source.fingerprint(origin.session) == still
         if target is not None and not each.differences and same:
             break
         if chosen.stopped or time.monotonic() > deadline:
             each.settle("changing", Verdict.failed, "the source still changes: its writer is not stopped")
-            return each, None, None, 0.0
+            stands = (version, target.digest) if target is not None and target.version == version else (None, None)
+            return each, *stands, None
+    await hold.renew()  # nobody took it over
     if chosen.mirror:  # first what a source may refuse
         await source.keep(origin.session, expired=not origin.options.skip_expired)
     await run.store.mirrors.keep_origin(run.caller, plan.name, origin.encode())
@@ -242,8 +252,11 @@ async def _prove(
 
 
 async def _plan(source: Source, origin: Origin) -> SessionPlan:
-    async with reading(source, origin.options, [origin.session]) as read:
-        return await read.plan(origin.session)
+    try:
+        async with reading(source, origin.options, [origin.session]) as read:
+            return await read.plan(origin.session)
+    except NotThere:
+        raise SourceError("the source does not have the session any more; nothing was opened here") from None
 
 
 async def _stands_still(source: Source, origin: Origin, chosen: Cutover, deadline: float) -> float:

@@ -4,23 +4,26 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from uuid import UUID
 
 from service.errors import Fenced, ServiceError
+from service.migrate.fence import FENCE_S, take
 from service.migrate.leases import LEASE_S
 from service.store import AuthStore, Caller
 
 
 @dataclass(slots=True)
 class Hold:
-    """``epoch`` fences everybody else's writes. ``kept`` False: the context's end releases the lease."""
+    """``epoch`` fences everybody else's writes. ``kept`` False: the context's end releases the lease, which opens the session
+    to whoever comes. It is True from the start where a rollback's fence was taken over."""
 
     epoch: int
-    kept: bool = False
+    kept: bool
     _store: AuthStore = field(kw_only=True, repr=False)
     _caller: Caller = field(kw_only=True, repr=False)
     _name: str = field(kw_only=True, repr=False)
     _owner: str = field(kw_only=True, repr=False)
-    _ttl_s: float = LEASE_S
+    _ttl_s: float = field(kw_only=True, repr=False)
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 
     async def renew(self) -> None:
@@ -30,17 +33,35 @@ class Hold:
                 self._caller, self._name, self._owner, self._ttl_s, takeover=False, epoch=self.epoch
             )
 
-    async def prolong(self, ttl_s: float) -> None:
-        """Renews it, now and from now on, for so long. Raises as `renew` does."""
-        self._ttl_s = ttl_s
+    async def fence(self) -> None:
+        """Makes it one that lasts for years. Raises as `renew` does."""
+        self._ttl_s, self.kept = FENCE_S, True
         await self.renew()
+
+    async def hand_over(self, version: int, run: UUID) -> int | None:
+        """`Mirrors.hand_over` under this lease. Where it fails without saying whether it did, the lease is left to end by
+        itself: it may be what keeps the session closed."""
+        before = self.kept
+        async with self._turn:
+            self.kept = True
+            done = await self._store.mirrors.hand_over(
+                self._caller, self._name, version=version, epoch=self.epoch, ttl_s=FENCE_S, run=run
+            )
+            if done is None:
+                self.kept = before
+            else:
+                self._ttl_s = FENCE_S
+        return done
 
 
 @asynccontextmanager
 async def holding(store: AuthStore, caller: Caller, name: str, owner: str, *, takeover: bool) -> AsyncIterator[Hold]:
-    """Takes the lease in the owner's name, renews it in the background, releases it at the end. Raises LeaseHeld, Deleted."""
-    granted = await store.lease(caller, name, owner, LEASE_S, takeover=takeover, epoch=None)
-    hold = Hold(granted.epoch, _store=store, _caller=caller, _name=name, _owner=owner)
+    """Takes the lease as `fence.take` does, renews it in the background, releases it at the end unless it is kept. Raises
+    LeaseHeld, Deleted, Unavailable."""
+    taken = await take(store, caller, name, owner, takeover=takeover)
+    hold = Hold(
+        taken.epoch, taken.fence, _store=store, _caller=caller, _name=name, _owner=taken.owner, _ttl_s=taken.ttl_s
+    )
     renewal = asyncio.create_task(_renew(hold))
     try:
         yield hold

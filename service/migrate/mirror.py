@@ -23,7 +23,7 @@ from service.migrate.plan import Name
 from service.migrate.reading import reading
 from service.migrate.report import Listed, differences
 from service.migrate.source import Source, SourceAway, SourceError, Write
-from service.migrate.target import read_target
+from service.migrate.target import Target, read_target
 from service.observe import Metrics, get_logger
 from service.store import AuthStore, Caller
 from service.store.entries import Entry
@@ -123,15 +123,30 @@ async def carry(
 
 async def carry_and_compare(store: AuthStore, caller: Caller, name: str, links: Links) -> list[Listed]:
     """Brings the source to one version of the session and compares both there: what differs was written by others."""
-    async with store.mirrors.turn(caller, name, wait=True) as turn:
-        target = await read_target(store, caller, name)
-        if turn is None or target is None:
+    async with carried(store, caller, name, links) as brought:
+        if brought is None:
             return []
-        await _carry(turn, links, target.version)
-        origin = Origin.decode(turn.origin)
+        target, origin = brought
         async with links.to(origin) as source, reading(source, origin.options, [origin.session]) as read:
             plan = await read.plan(origin.session, target.digests)
         return differences(plan.digests, target.digests)
+
+
+@asynccontextmanager
+async def carried(
+    store: AuthStore, caller: Caller, name: str, links: Links
+) -> AsyncIterator[tuple[Target, Origin] | None]:
+    """Brings the source to the version that is here, and keeps it there while the context is open, whoever writes here.
+
+    None when the session is not here or no source of it is remembered. Raises SourceError, Corrupt.
+    """
+    async with store.mirrors.turn(caller, name, wait=True) as turn:
+        target = await read_target(store, caller, name)
+        if turn is None or target is None:
+            yield None
+            return
+        await _carry(turn, links, target.version)
+        yield target, Origin.decode(turn.origin)
 
 
 async def _carry(turn: Turn, links: Links, until: int | None, *, in_time: bool = False) -> int:

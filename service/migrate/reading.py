@@ -20,6 +20,10 @@ Progress = Callable[[int, int], None]
 """``progress(sessions done, sessions in all)``."""
 
 
+class NotThere(BadInput):
+    """The source has no session of a name given with --session."""
+
+
 @dataclass(slots=True)
 class Reading:
     """An open snapshot and the sessions asked for. ``taken``: names here that several of them would have."""
@@ -81,7 +85,8 @@ class Reading:
 
 @asynccontextmanager
 async def reading(source: Source, options: Options, only: Sequence[str] = ()) -> AsyncIterator[Reading]:
-    """The source at this moment. ``only``: sessions by their name there or here. BadInput when one is unknown."""
+    """The source at this moment. ``only``: sessions by their name there or here. BadInput when one is unknown
+    (of ``only``: NotThere)."""
     async with source.snapshot() as snapshot:
         every = [name async for name in snapshot.sessions()]
         if not only and options.names.keys() - set(every):
@@ -89,7 +94,7 @@ async def reading(source: Source, options: Options, only: Sequence[str] = ()) ->
         chosen = [name for name in every if not only or name in only or options.names.get(name) in only]
         named = {options.names.get(name, name) for name in chosen} | set(chosen)
         if any(name not in named for name in only):
-            raise BadInput("the source has no session of a name given with --session", pointer="--session")
+            raise NotThere("the source has no session of a name given with --session", pointer="--session")
         taken = taken_names([(name, options.names.get(name, name)) for name in every])
         notes = [_STANDBY] if await source.standby() else []
         yield Reading(source, snapshot, options, chosen, alike(every), frozenset(taken), notes)

@@ -121,6 +121,32 @@ async def known_digest(store: AuthStore, caller: Caller, name: str, digest: byte
         return await sql.known_digest(connection, sid, digest)
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """When a session was rolled back, and to which source, as runs name it."""
+
+    at: datetime
+    source: str = field(repr=False)
+
+    @property
+    def says(self) -> str:
+        return f"it was given back at {self.at.isoformat(timespec='seconds')}; nothing here is newer"
+
+
+async def given_back(
+    store: AuthStore, caller: Caller, name: str, version: int, digest: bytes | None = None
+) -> Given | None:
+    """That the session was rolled back, if nothing was committed here since.
+
+    It stands at ``version``, with ``digest``: with that too, what runs have copied from the same source since counts as
+    nothing.
+    """
+    sid = session_uuid(caller.need("admin"), name)
+    async with store.database.connection() as connection:
+        found = await sql.given_back(connection, sid, version, digest)
+    return None if found is None else Given(*found)
+
+
 async def list_runs(store: AuthStore, caller: Caller) -> list[dict[str, Any]]:
     """The tenant's last 100 runs, newest first."""
     async with store.database.connection() as connection:

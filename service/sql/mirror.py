@@ -40,6 +40,29 @@ WITH upd AS (
 SELECT version FROM upd
 """
 
+# All of it or nothing, so that a session is either handed over or stays here, wherever the process dies: its mirror is off,
+# its lease is closed for long, its source is no longer remembered, and the run that did it says so. As a commit without
+# rows, it raises the version: what was committed here since is newer.
+HAND_OVER_SQL: Final = """
+WITH upd AS (
+    UPDATE sessions s SET
+        version = s.version + 1, mirrored = false, updated_at = now(),
+        lease_expires = now() + $6::float8 * interval '1 second',
+        mark = mod(mod(s.mark + $5, 2305843009213693951) + 2305843009213693951, 2305843009213693951)::bigint
+    WHERE s.sid = $1 AND s.version = $2 AND s.dek_id = $3 AND s.deleted_at IS NULL AND s.pending = 0
+      AND s.epoch = $4 AND s.lease_expires > now()
+    RETURNING s.sid, s.version
+), entries AS (
+    DELETE FROM mirror_entries e USING upd WHERE e.sid = upd.sid
+), origin AS (
+    DELETE FROM session_origins o USING upd WHERE o.sid = upd.sid
+), noted AS (
+    UPDATE migrate_run_sessions m SET outcome = 'rolled-back', version = upd.version, at = now()
+    FROM upd WHERE m.sid = upd.sid AND m.run = $7
+)
+SELECT version FROM upd
+"""
+
 # A page at a time along the primary key; $1 NULL: of every tenant.
 WAITING_SQL: Final = """
 SELECT e.sid, s.tenant, s.name, count(*) AS entries, min(e.at) AS oldest
@@ -87,6 +110,17 @@ async def switch(
     Off drops entries that still wait.
     """
     version: int | None = await connection.fetchval(SWITCH_SQL, sid, expected, dek_id, epoch, mark_delta, on)
+    return version
+
+
+async def hand_over(
+    connection: Connection, sid: UUID, expected: int, dek_id: int, epoch: int, mark_delta: int, ttl_s: float, run: UUID
+) -> int | None:
+    """The new version; None when the session does not stand so or the lease of ``epoch`` does not live.
+
+    That lease ends in ``ttl_s`` then; what ``run`` noted of the session becomes `rolled-back`.
+    """
+    version: int | None = await connection.fetchval(HAND_OVER_SQL, sid, expected, dek_id, epoch, mark_delta, ttl_s, run)
     return version
 
 

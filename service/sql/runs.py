@@ -23,14 +23,15 @@ ON CONFLICT (sid, run) DO UPDATE SET outcome = excluded.outcome, version = exclu
     counts = excluded.counts, sealed = excluded.sealed, at = now()
 """
 
-# `copying` was noted before a commit whose process died before it could note the outcome. `same` is not among them: it says
+# `copying` was noted before a commit whose process died before it could note the outcome; `changing`: a cutover left its copy
+# and did not open it. `same` is not among them: it says
 # what stands here, not that we put it there. Nor is a rollback's intention (noted as `copying` by older releases): what
 # it is about to give back was committed here by others. A store is the same whoever logs in to it.
 LEFT_SO_SQL: Final = r"""
 SELECT EXISTS (
     SELECT FROM migrate_run_sessions m JOIN migrate_runs r ON r.id = m.run
     WHERE m.sid = $1 AND m.version = $2 AND m.digest = $3 AND m.source_name = $5
-      AND m.outcome IN ('copying', 'copied', 'rolled-back') AND (m.outcome = 'rolled-back') = (r.verb = 'rollback')
+      AND m.outcome IN ('copying', 'copied', 'changing', 'rolled-back') AND (m.outcome = 'rolled-back') = (r.verb = 'rollback')
       AND regexp_replace(r.source, '//[^/]*@', '//') = regexp_replace($4, '//[^/]*@', '//')
 )
 """
@@ -40,6 +41,21 @@ KNOWN_DIGEST_SQL: Final = """
 SELECT coalesce(bool_or(m.digest = $2), false) FROM migrate_run_sessions m
 WHERE m.sid = $1
   AND m.outcome IN ('copying', 'copied', 'same', 'cut-over', 'giving-back', 'not-handed-over', 'rolled-back')
+"""
+
+# The last that moved the session for good was a rollback, and what stands here since is what it left, or what a run took from
+# that very source afterwards. A cutover that opened it says `cut-over`.
+GIVEN_BACK_SQL: Final = r"""
+SELECT last.at, last.source FROM (
+    SELECT m.outcome, m.version, m.at, r.source FROM migrate_run_sessions m JOIN migrate_runs r ON r.id = m.run
+    WHERE m.sid = $1 AND m.outcome IN ('rolled-back', 'cut-over') ORDER BY m.at DESC LIMIT 1
+) last
+WHERE last.outcome = 'rolled-back' AND (last.version = $2 OR EXISTS (
+    SELECT FROM migrate_run_sessions m JOIN migrate_runs r ON r.id = m.run
+    WHERE m.sid = $1 AND m.version = $2 AND m.digest = $3 AND m.outcome IN ('copying', 'copied', 'changing')
+      AND m.at >= last.at AND r.verb IN ('copy', 'cutover')
+      AND regexp_replace(r.source, '//[^/]*@', '//') = regexp_replace(last.source, '//[^/]*@', '//')
+))
 """
 
 LIST_RUNS_SQL: Final = """
@@ -101,6 +117,14 @@ async def known_digest(connection: Connection, sid: UUID, digest: bytes) -> bool
     """Whether a run moved these values of the session, either way."""
     known: bool = await connection.fetchval(KNOWN_DIGEST_SQL, sid, digest)
     return known
+
+
+async def given_back(
+    connection: Connection, sid: UUID, version: int, digest: bytes | None
+) -> tuple[datetime, str] | None:
+    """When and to which source the session was rolled back, if nothing was committed here since but copies from there."""
+    record = await connection.fetchrow(GIVEN_BACK_SQL, sid, version, digest)
+    return None if record is None else (record["at"], record["source"])
 
 
 async def list_runs(connection: Connection, tenant: str, limit: int) -> list[asyncpg.Record]:

@@ -84,6 +84,11 @@ UPDATE sessions SET lease_holder = NULL, lease_expires = NULL
 WHERE sid = $1 AND epoch = $2 AND deleted_at IS NULL RETURNING epoch
 """
 
+LONG_LEASE_SQL: Final = """
+SELECT s.lease_holder::text, s.epoch::bigint FROM sessions s
+WHERE s.sid = $1 AND s.deleted_at IS NULL AND s.lease_expires > now() + $2::float8 * interval '1 second'
+"""
+
 DELETE_SQL: Final = """
 UPDATE sessions SET deleted_at = now(), lease_holder = NULL, lease_expires = NULL, epoch = epoch + 1
 WHERE sid = $1 AND deleted_at IS NULL AND ($2::bigint IS NULL OR epoch = $2)
@@ -204,6 +209,12 @@ async def take_lease(
 async def release_lease(connection: Connection, sid: UUID, epoch: int) -> bool:
     """True when the lease's epoch was this one (or the last lease's, and it is over)."""
     return await connection.fetchval(RELEASE_SQL, sid, epoch) is not None
+
+
+async def find_long_lease(connection: Connection, sid: UUID, over_s: float) -> tuple[str, int] | None:
+    """Holder and epoch of a lease that lasts more than ``over_s`` from now, by the database's clock."""
+    record = await connection.fetchrow(LONG_LEASE_SQL, sid, over_s)
+    return None if record is None else tuple(record)
 
 
 async def mark_deleted(connection: Connection, sid: UUID, epoch: int | None) -> tuple[int, int, datetime] | None:

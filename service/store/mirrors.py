@@ -23,7 +23,7 @@ from service.sql import mirror as sql
 from service.sql.pool import Connection, Database
 from service.store.caller import Caller
 from service.store.entries import Entry, in_mirror
-from service.store.heads import Heads
+from service.store.heads import Heads, Stand
 from service.store.settling import Settler
 from service.vault import PRIME, SessionVault
 
@@ -115,17 +115,42 @@ class Mirrors:
                 if head.pending:
                     await self._settler.settle(stand)  # a mirrored session has no journal
                     continue
-                mask = stand.vault.mask(
-                    bind(head.version + 1, head.dek_id, head.recent, head.identity, head.pre_key_top)
-                )
-                delta = (mask - stand.masked()) % PRIME
                 async with self._database.connection() as connection:
-                    version = await sql.switch(connection, sid, head.version, head.dek_id, epoch, delta, on=on)
+                    version = await sql.switch(connection, sid, head.version, head.dek_id, epoch, _next(stand), on=on)
                 self._heads.forget(sid)
                 if version is not None:
                     return version
                 if stand.row is None or stand.row.lease is None or head.epoch != epoch or not stand.row.lease.live:
                     raise Fenced
+        raise Unavailable("the session is being written by others; try again")
+
+    async def hand_over(
+        self, caller: Caller, name: str, *, version: int, epoch: int, ttl_s: float, run: UUID
+    ) -> int | None:
+        """Leaves the session to its source for ``ttl_s``, at once: the lease of ``epoch`` lasts that long, the mirror is off,
+        the origin is forgotten, and what ``run`` noted says so. The version that did.
+
+        None when it is not at ``version`` any more or that lease is over: then nothing changed. Raises NoSession, Deleted,
+        Unavailable.
+        """
+        tenant = caller.need("admin")
+        sid = session_uuid(tenant, name)
+        async with self._heads.line(sid):
+            for _ in range(_ATTEMPTS):
+                stand = await self._heads.living(tenant, sid, fresh=True)
+                head, lease = stand.head, None if stand.row is None else stand.row.lease
+                if head.version != version or head.epoch != epoch or lease is None or not lease.live:
+                    return None
+                if head.pending:
+                    await self._settler.settle(stand)
+                    continue
+                async with self._database.connection() as connection:
+                    done = await sql.hand_over(
+                        connection, sid, head.version, head.dek_id, epoch, _next(stand), ttl_s, run
+                    )
+                self._heads.forget(sid)
+                if done is not None:
+                    return done
         raise Unavailable("the session is being written by others; try again")
 
     async def waiting(self, caller: Caller) -> list[Waiting]:
@@ -172,3 +197,10 @@ class Mirrors:
         tenant = caller.need("admin")
         sid = session_uuid(tenant, name)
         return sid, (await self._heads.living(tenant, sid, fresh=True)).vault
+
+
+def _next(stand: Stand) -> int:
+    """What a commit without rows adds to the session's mark."""
+    head = stand.head
+    mask = stand.vault.mask(bind(head.version + 1, head.dek_id, head.recent, head.identity, head.pre_key_top))
+    return (mask - stand.masked()) % PRIME
