@@ -26,9 +26,15 @@ from service.store.sessions import Summary
 
 T = TypeVar("T")
 Json = Annotated[Raw, Meta(description="any JSON, kept as it was sent", extra_json_schema={})]
-Creds = Annotated[Raw, Meta(description="Baileys' creds: a JSON object, kept as it was sent")]
-Keys = dict[str, dict[str, Json]]
+_CREDS = "Baileys' creds, kept as they were sent"
+Creds = Annotated[Raw, Meta(description=_CREDS, extra_json_schema={"type": "object"})]
+CredsOrNull = Annotated[Raw, Meta(description=_CREDS, extra_json_schema={"type": ["object", "null"]})]
+TypeName = Annotated[str, Meta(title="type")]
+KeyId = Annotated[str, Meta(title="id")]
+Keys = dict[TypeName, dict[KeyId, Json]]
+Asked = dict[TypeName, list[KeyId]]
 Count = Annotated[int, Meta(ge=0)]
+Time = Annotated[datetime, Meta(tz=True)]
 
 CREDS_MOST = 4 << 20
 """The longest creds. Real ones have 4 to 40 KB; whoever stores and checks them has to read them whole."""
@@ -49,21 +55,25 @@ class Quiet(Hidden, Struct):
 
 
 class CommitBody(Quiet, forbid_unknown_fields=True):
-    """A commit: all of it or nothing. A value of null deletes; missing sessions are made."""
+    """A commit: all of it or nothing. Of what is left out nothing changes."""
 
     creds: Creds | UnsetType = UNSET
-    keys: Keys = {}
-    reset: bool = False
-    force: bool = False
+    keys: Annotated[Keys, Meta(description="a value of null deletes the key")] = {}
+    reset: Annotated[
+        bool, Meta(description="with new creds: they replace the old ones, and all keys are wiped first")
+    ] = False
+    force: Annotated[
+        bool, Meta(description="stores also what would be identity-replaced, counter-regressed or pre-key-overwritten")
+    ] = False
 
 
 class BatchedCommit(CommitBody, forbid_unknown_fields=True, kw_only=True):
     """One commit among many; what a single one says in headers is said in members."""
 
     session: str
-    lease_epoch: Count | None = None
-    if_match: Count | None = None
-    idempotency_key: UUID | None = None
+    lease_epoch: Annotated[Count | None, Meta(description="as Lease-Epoch")] = None
+    if_match: Annotated[Count | None, Meta(description="as If-Match: a version")] = None
+    idempotency_key: Annotated[UUID | None, Meta(description="as Idempotency-Key")] = None
 
 
 class CommitsBody(Quiet, forbid_unknown_fields=True):
@@ -72,15 +82,18 @@ class CommitsBody(Quiet, forbid_unknown_fields=True):
     commits: Annotated[list[BatchedCommit], Meta(max_length=4096)]
 
 
-class StateBody(Quiet, forbid_unknown_fields=True):
-    """A whole session. On the way in, session, version and epoch are ignored; force overrides the refusals."""
+Ignored = Annotated[Any, Meta(description="ignored")]
 
-    creds: Creds | UnsetType = UNSET
+
+class StateBody(Quiet, forbid_unknown_fields=True):
+    """A whole session, in the shape that it is read in. Without creds, or with null, it has none afterwards."""
+
+    creds: CredsOrNull | UnsetType = UNSET
     keys: Keys = {}
-    session: Any = None
-    version: Any = None
-    epoch: Any = None
-    force: bool = False
+    session: Ignored = None
+    version: Ignored = None
+    epoch: Ignored = None
+    force: Annotated[bool, Meta(description="stores also what would be identity-replaced or counter-regressed")] = False
 
 
 class LeaseBody(Struct, forbid_unknown_fields=True):
@@ -103,12 +116,12 @@ class LeaseAnswer(Quiet):
 
     session: str
     epoch: int
-    expires_at: datetime
+    expires_at: Time
 
 
 class LeaseShown(Struct):
     holder: str
-    expires_at: datetime
+    expires_at: Time
 
 
 class TypeCount(Struct):
@@ -124,9 +137,9 @@ class SummaryAnswer(Quiet):
     epoch: int
     lease: LeaseShown | None
     paired: bool
-    keys: dict[str, TypeCount]
-    created_at: datetime
-    updated_at: datetime
+    keys: dict[TypeName, TypeCount]
+    created_at: Time
+    updated_at: Time
 
 
 class ListAnswer(Struct):
@@ -140,11 +153,13 @@ class DeleteAnswer(Quiet):
     session: str
     version: int
     rows: int
-    restorable_until: datetime | None
+    restorable_until: Time | None
 
 
 class Problem(Struct, omit_defaults=True):
-    """RFC 9457. ``type`` is a stable slug URI."""
+    """RFC 9457. ``type`` is a stable slug URI. ``pointer``: where in the body; ``holder``, ``expires_at``: of the lease in the
+    way; ``row``: the keyed hash of a row that is damaged; ``request_id``: by which the log tells what happened.
+    """
 
     type: str
     title: str
@@ -163,7 +178,7 @@ class StateAnswer(Quiet):
     session: str
     version: int
     epoch: int
-    creds: Creds | None
+    creds: CredsOrNull
     keys: Keys
 
 
@@ -171,8 +186,8 @@ class KeysPage(Quiet, omit_defaults=True):
     """``ids``, or with values=true ``values``."""
 
     next: str | None
-    ids: list[str] | UnsetType = UNSET
-    values: dict[str, Json] | UnsetType = UNSET
+    ids: list[KeyId] | UnsetType = UNSET
+    values: dict[KeyId, Json] | UnsetType = UNSET
 
 
 class BatchedAnswer(Struct, omit_defaults=True):
