@@ -67,7 +67,10 @@ async def test_bodies_are_told_member_by_member(page: str):
     )
     commit, many = terms(found["commit"], "Body"), terms(found["commit_many"], "Body")
     assert list(commit) == ["creds", "keys", "reset", "force"]
-    assert commit["keys"] == ("{type: {id: any JSON}}, optional", "a value of null deletes the key")
+    assert commit["keys"] == (
+        "{type: {id: any JSON}}, optional",
+        "100,000 keys at most; a value of null deletes the key",
+    )
     assert commit["reset"][0] == commit["force"][0] == "boolean, optional, false unless told"
     assert commit["reset"][1]
     assert commit["force"][1]
@@ -77,7 +80,7 @@ async def test_bodies_are_told_member_by_member(page: str):
     assert many["commits[].idempotency_key"][0] == "UUID or null, optional"
     assert {f"commits[].{name}" for name in commit} < set(many)
     assert {"creds", "keys", "force", "version"} < set(terms(found["put_state"], "Body"))
-    assert "{type: [id, …]}" in plain(found["get_keys"])
+    assert "{type: [id, …]}: 50,000 ids at most" in plain(found["get_keys"])
     for route in API:
         said = (getattr(route.body, "__doc__", None) or "") if isinstance(route.body, type) else ""
         assert plain(said.replace("`", "").split("\n")[0]) in plain(section_of(page, route)), route.path

@@ -22,7 +22,7 @@ _KEYS: Final = {"lid-mapping": {_PHONE: _LID, f"{_LID}_reverse": _PHONE}}
 EXAMPLES: Final[dict[str, Example]] = {
     "commit": Example({"keys": _KEYS}, {"version": 1, "epoch": 0}),
     "commit_many": Example(
-        {"commits": [{"session": SESSION, "keys": {"lid-mapping": {f"{_LID}_reverse": None}}}]},
+        {"commits": [{"session": SESSION, "keys": {"lid-mapping": {_PHONE: None}}}]},
         {"results": [{"version": 2, "epoch": 0}]},
     ),
     "put_state": Example({"creds": None, "keys": _KEYS}, {"version": 3, "epoch": 0}),

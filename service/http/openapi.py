@@ -14,11 +14,19 @@ from service.http.problems import KINDS
 from service.http.routes import API, GROUPS, Route
 
 _REF: Final = "#/components/schemas/{name}"
+_PATH: Final = {
+    "session": "1 to 128 of the characters `A-Z a-z 0-9 . _ : @ + -`; a name of your own.",
+    "type": "A type of keys, as Baileys calls it.",
+}
 _HEADERS: Final = {
-    "Lease-Epoch": ("integer", "The epoch of the lease this is done under; needed while a lease lives."),
+    "Lease-Epoch": (
+        "integer",
+        "The epoch of the lease it is written under. While a lease lives, nothing is written without.",
+    ),
     "If-Match": ("string", 'The version it was made for, as `"<version>"`.'),
     "Idempotency-Key": ("string", "A UUID; a commit sent twice applies once, while it is among the last sixteen."),
 }
+_EPOCH: Final = {"Lease-Epoch": ("integer", "Only while this is the epoch of the lease.")}
 _QUERY: Final = {
     "prefix": ("string", "Only names that begin with this."),
     "cursor": ("string", "`next` of the page before."),
@@ -81,11 +89,11 @@ def problems_of(route: Route) -> list[str]:
 
 def _operation(route: Route, schemas: dict[int, Any]) -> dict[str, Any]:
     name = route.handler.__name__ if route.path != "/health" else "health"
-    headers = _named("header", route.headers, route.must)
+    headers = _named("header", route.headers, _HEADERS if "If-Match" in route.headers else _EPOCH, route.must)
     operation: dict[str, Any] = {
         "operationId": name,
         "summary": route.does,
-        "parameters": [*_path_parameters(route), *_named("query", route.query), *headers],
+        "parameters": [*_path_parameters(route), *_named("query", route.query, _QUERY), *headers],
         "responses": {**_answers(route, schemas, name), **_problems(route, schemas)},
         "security": [] if route.path in OPEN_ROUTES else [{"token": [route.scope]}],
     }
@@ -129,11 +137,13 @@ def _problems(route: Route, schemas: dict[int, Any]) -> dict[str, Any]:
 
 def _path_parameters(route: Route) -> list[dict[str, Any]]:
     names = re.findall(r"\{(\w+)\}", route.path)
-    return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
+    return [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}, "description": _PATH[name]}
+        for name in names
+    ]
 
 
-def _named(where: str, names: Iterable[str], must: str = "") -> list[dict[str, Any]]:
-    told = _QUERY if where == "query" else _HEADERS
+def _named(where: str, names: Iterable[str], told: dict[str, tuple[str, str]], must: str = "") -> list[dict[str, Any]]:
     return [
         {"name": name, "in": where, "schema": {"type": told[name][0]}, "description": told[name][1]}
         | ({"required": True} if name == must else {})

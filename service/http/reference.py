@@ -24,7 +24,7 @@ def page(template: str, document: dict[str, Any]) -> str:
         "open": ", ".join(f"<code>{path}</code>" for path in sorted(OPEN_ROUTES)),
         "contents": "".join(writer.contents()),
         "calls": "".join(writer.calls()),
-        "problem": writer.shape({"$ref": "#/components/schemas/Problem"}, "always"),
+        "problem": writer.shape({"$ref": "#/components/schemas/Problem"}),
         "example": _block(json.dumps(PROBLEM)),
         "kinds": "".join(writer.kinds()),
     }
@@ -63,10 +63,10 @@ class _Writer:
             if kind in told:
                 yield f'<div id="{kind}"><dt>{status} <code>{kind}</code></dt><dd>{_prose(means)}</dd></div>'
 
-    def shape(self, schema: Any, always: str) -> str:
-        """An object's members, or the type of what is none. ``always``: said of members that are never left out."""
+    def shape(self, schema: Any, *, sent: bool = False) -> str:
+        """An object's members, or the type of what is none; ``sent``: by the caller."""
         about = self._shapes.about(schema)
-        members = "".join(_member(each, always) for each in self._shapes.members(schema))
+        members = "".join(_member(each, sent=sent) for each in self._shapes.members(schema))
         if members:
             return (f"<p>{_prose(about)}</p>" if about else "") + f"<dl>{members}</dl>"
         return f"<p><code>{html.escape(self._shapes.kind(schema))}</code>{': ' if about else ''}{_prose(about)}</p>"
@@ -82,9 +82,8 @@ class _Writer:
         if operation["parameters"]:
             yield f"<h4>Parameters</h4><dl>{''.join(map(_parameter, operation['parameters']))}</dl>"
         if "requestBody" in operation:
-            yield "<h4>Body</h4>" + self.shape(
-                operation["requestBody"]["content"]["application/json"]["schema"], "needed"
-            )
+            schema = operation["requestBody"]["content"]["application/json"]["schema"]
+            yield "<h4>Body</h4>" + self.shape(schema, sent=True)
         for status, answer in operation["responses"].items():
             if "x-problems" not in answer:
                 yield f"<h4>Answer <code>{status}</code></h4>{self._answer(answer)}"
@@ -93,7 +92,7 @@ class _Writer:
 
     def _answer(self, answer: dict[str, Any]) -> str:
         content = answer.get("content", {}).get("application/json")
-        return self.shape(content["schema"], "") if content else f"<p>{html.escape(answer['description'])}</p>"
+        return self.shape(content["schema"]) if content else f"<p>{html.escape(answer['description'])}</p>"
 
 
 def _scope(operation: dict[str, Any]) -> str:
@@ -118,16 +117,10 @@ def _parameter(parameter: dict[str, Any]) -> str:
     return _term(parameter["name"], kind, parameter.get("description", ""))
 
 
-def _member(member: Member, always: str) -> str:
-    absent = "optional" if always else "not always there"
-    if member.default:
-        absent += f", {member.default} unless told"
-    needed = "" if always == "always" else always
-    return _term(
-        member.name,
-        ", ".join(filter(None, [member.kind, member.bounds, needed if member.needed else absent])),
-        member.about,
-    )
+def _member(member: Member, *, sent: bool) -> str:
+    there = ("needed" if sent else "") if member.needed else ("optional" if sent else "not always there")
+    default = f"{member.default} unless told" if member.default else ""
+    return _term(member.name, ", ".join(filter(None, [member.kind, member.bounds, there, default])), member.about)
 
 
 def _term(name: str, kind: str, about: str) -> str:

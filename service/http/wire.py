@@ -25,23 +25,24 @@ from service.store.request import CommitRequest, Row
 from service.store.sessions import Summary
 
 T = TypeVar("T")
-Json = Annotated[Raw, Meta(description="any JSON, kept as it was sent", extra_json_schema={})]
-_CREDS = "Baileys' creds, kept as they were sent"
-Creds = Annotated[Raw, Meta(description=_CREDS, extra_json_schema={"type": "object"})]
-CredsOrNull = Annotated[Raw, Meta(description=_CREDS, extra_json_schema={"type": ["object", "null"]})]
-TypeName = Annotated[str, Meta(title="type")]
-KeyId = Annotated[str, Meta(title="id")]
-Keys = dict[TypeName, dict[KeyId, Json]]
-Asked = dict[TypeName, list[KeyId]]
-Count = Annotated[int, Meta(ge=0)]
-Time = Annotated[datetime, Meta(tz=True)]
-
 CREDS_MOST = 4 << 20
 """The longest creds. Real ones have 4 to 40 KB; whoever stores and checks them has to read them whole."""
 IDS_MOST = 50_000
 """The most ids a get asks for."""
 ROWS_MOST = 100_000
 """The most keys a commit, a state or a batch brings. The largest sessions have some 12,000; `authstore import` takes any."""
+
+Json = Annotated[Raw, Meta(description="any JSON, kept as it was sent", extra_json_schema={})]
+_CREDS = f"Baileys' creds, kept as they were sent; {CREDS_MOST >> 20} MiB at most"
+Creds = Annotated[Raw, Meta(description=_CREDS, extra_json_schema={"type": "object"})]
+CredsOrNull = Annotated[Raw, Meta(description=_CREDS, extra_json_schema={"type": ["object", "null"]})]
+TypeName = Annotated[str, Meta(title="type")]
+KeyId = Annotated[str, Meta(title="id")]
+Keys = dict[TypeName, dict[KeyId, Json]]
+Asked = Annotated[dict[TypeName, list[KeyId]], Meta(description=f"{IDS_MOST:,} ids at most")]
+Count = Annotated[int, Meta(ge=0)]
+Time = Annotated[datetime, Meta(tz=True)]
+
 _ROW_BYTES = len('"a":1,')
 _NULL = b"null"
 _TOO_MANY = BadInput(
@@ -58,12 +59,13 @@ class CommitBody(Quiet, forbid_unknown_fields=True):
     """A commit: all of it or nothing. Of what is left out nothing changes."""
 
     creds: Creds | UnsetType = UNSET
-    keys: Annotated[Keys, Meta(description="a value of null deletes the key")] = {}
+    keys: Annotated[Keys, Meta(description=f"{ROWS_MOST:,} keys at most; a value of null deletes the key")] = {}
     reset: Annotated[
         bool, Meta(description="with new creds: they replace the old ones, and all keys are wiped first")
     ] = False
     force: Annotated[
-        bool, Meta(description="stores also what would be identity-replaced, counter-regressed or pre-key-overwritten")
+        bool,
+        Meta(description="stores also what would be `identity-replaced`, `counter-regressed`, `pre-key-overwritten`"),
     ] = False
 
 
@@ -71,15 +73,17 @@ class BatchedCommit(CommitBody, forbid_unknown_fields=True, kw_only=True):
     """One commit among many; what a single one says in headers is said in members."""
 
     session: str
-    lease_epoch: Annotated[Count | None, Meta(description="as Lease-Epoch")] = None
-    if_match: Annotated[Count | None, Meta(description="as If-Match: a version")] = None
-    idempotency_key: Annotated[UUID | None, Meta(description="as Idempotency-Key")] = None
+    lease_epoch: Annotated[Count | None, Meta(description="as `Lease-Epoch`")] = None
+    if_match: Annotated[Count | None, Meta(description="as `If-Match`: a version")] = None
+    idempotency_key: Annotated[UUID | None, Meta(description="as `Idempotency-Key`")] = None
 
 
 class CommitsBody(Quiet, forbid_unknown_fields=True):
     """Commits of any sessions. Each stands alone; those of one session apply in order, at most sixteen of them with keys."""
 
-    commits: Annotated[list[BatchedCommit], Meta(max_length=4096)]
+    commits: Annotated[
+        list[BatchedCommit], Meta(max_length=4096, description=f"{ROWS_MOST:,} keys at most in all of them together")
+    ]
 
 
 Ignored = Annotated[Any, Meta(description="ignored")]
@@ -89,11 +93,13 @@ class StateBody(Quiet, forbid_unknown_fields=True):
     """A whole session, in the shape that it is read in. Without creds, or with null, it has none afterwards."""
 
     creds: CredsOrNull | UnsetType = UNSET
-    keys: Keys = {}
+    keys: Annotated[Keys, Meta(description=f"{ROWS_MOST:,} keys at most")] = {}
     session: Ignored = None
     version: Ignored = None
     epoch: Ignored = None
-    force: Annotated[bool, Meta(description="stores also what would be identity-replaced or counter-regressed")] = False
+    force: Annotated[bool, Meta(description="stores also what would be `identity-replaced` or `counter-regressed`")] = (
+        False
+    )
 
 
 class LeaseBody(Struct, forbid_unknown_fields=True):
