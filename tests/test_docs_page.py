@@ -5,6 +5,7 @@ import html
 import json
 import os
 import re
+import shutil
 from typing import Any
 
 import pytest
@@ -98,6 +99,7 @@ async def test_answers_are_told_member_by_member(page: str):
     assert terms(found["check_integrity"], "Answer")["findings[].severity"][0] == '"error" or "warning"'
     assert terms(found["commit_many"], "Answer")["results[].problem"][0] == "problem, not always there"
     assert "Answer 204Done." in plain(found["release_lease"])
+    assert "text/plain" in plain(found["metrics"])
     problem = terms(page[page.index('id="problems"') :].replace("<dl>", "<h4>Members</h4><dl>", 1), "Members")
     assert problem["type"][0] == "string"
     assert problem["detail"][0] == "string, not always there"
@@ -142,6 +144,7 @@ async def test_the_scope_it_says_is_enough_and_needed(api: Api):
             assert (answer.status == 403) == (scope not in ENOUGH_SCOPE[route.scope]), (route.path, scope)
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
 async def test_its_examples_run_as_they_stand(own_api: Api, page: str):
     """One after the other, on a new store, by a shell: what comes back is the answer that is shown."""
     environment = {**os.environ, "URL": str(own_api.client.make_url("")).rstrip("/"), "TOKEN": str(own_api.token)}

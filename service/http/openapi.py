@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Iterable
+from http import HTTPStatus
 from typing import Any, Final
 
 import msgspec
@@ -108,6 +109,8 @@ def _answers(route: Route, schemas: dict[int, Any], name: str) -> dict[str, Any]
     if route.answer is not None:
         example = EXAMPLES[name].answer if name in EXAMPLES else None
         done["content"] = {"application/json": _content(schemas[id(route.answer)], example)}
+    elif route.status == HTTPStatus.OK:
+        done["content"] = {"text/plain": _content({"type": "string"})}
     answers = {str(route.status): done}
     if route.down is not None:
         content = {"application/json": _content(schemas[id(route.down)])}

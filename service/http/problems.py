@@ -51,9 +51,9 @@ _OF_STATUS: Final = {
 _SAID: Final = {
     "bad-body": "The body is not JSON of this shape, or a header is not of its form.",
     "bad-input": "A name, a value or a number of them is outside its bounds.",
-    "too-large": "The body is larger than `AUTHSTORE_MAX_BODY_MB`.",
+    "too-large": "The body is larger than `AUTHSTORE_MAX_BODY_MB`, 64 unless set.",
     "internal": "A fault of the service. Its log says more under the `request_id`.",
-    "bad-request": "This is not HTTP.",
+    "bad-request": "This is not HTTP, or its head is too long.",
     "not-found": "There is no such path.",
     "method-not-allowed": "The path has other methods: see `Allow`.",
     "expectation-failed": "`Expect` is `100-continue`, or is not there.",

@@ -91,8 +91,9 @@ class _Writer:
         yield "</section>"
 
     def _answer(self, answer: dict[str, Any]) -> str:
-        content = answer.get("content", {}).get("application/json")
-        return self.shape(content["schema"]) if content else f"<p>{html.escape(answer['description'])}</p>"
+        for media, content in answer.get("content", {}).items():
+            return self.shape(content["schema"]) if media == "application/json" else f"<p><code>{media}</code></p>"
+        return f"<p>{html.escape(answer['description'])}</p>"
 
 
 def _scope(operation: dict[str, Any]) -> str:
