@@ -56,7 +56,7 @@ class Quiet(Hidden, Struct):
 
 
 class CommitBody(Quiet, forbid_unknown_fields=True):
-    """A commit: all of it or nothing. Of what is left out nothing changes."""
+    """A commit: all of it or nothing. What is left out stays as it is."""
 
     creds: Creds | UnsetType = UNSET
     keys: Annotated[Keys, Meta(description=f"{ROWS_MOST:,} keys at most; a value of null deletes the key")] = {}
@@ -79,7 +79,9 @@ class BatchedCommit(CommitBody, forbid_unknown_fields=True, kw_only=True):
 
 
 class CommitsBody(Quiet, forbid_unknown_fields=True):
-    """Commits of any sessions. Each stands alone; those of one session apply in order, at most sixteen of them with keys."""
+    """Commits of any sessions. Each stands alone; those of one session apply in order, at most sixteen of them with
+    idempotency keys.
+    """
 
     commits: Annotated[
         list[BatchedCommit], Meta(max_length=4096, description=f"{ROWS_MOST:,} keys at most in all of them together")

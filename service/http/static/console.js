@@ -75,7 +75,7 @@ function show(session) {
   cell(row, "Version", session.version, "number");
   cell(row, "Keys", sum("count"), "number");
   cell(row, "KiB", (sum("bytes") / 1024).toFixed(1), "number");
-  cell(row, "Updated", moment(new Date(session.updated_at)));
+  cell(row, "Updated", moment(new Date(session.updated_at)), "time");
   const button = made("button", "Check");
   cell(row, "Whole", "").append(button);
   button.addEventListener("click", trying(() => check(session.session, button)));
