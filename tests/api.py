@@ -16,6 +16,7 @@ from uuid import UUID
 import asyncpg
 from aiohttp.test_utils import TestClient, TestServer
 from multidict import CIMultiDictProxy
+from told import assert_told
 from yarl import URL
 
 from protocol.types import session_uuid
@@ -109,7 +110,7 @@ class Api:
         raw: bytes | AsyncIterator[bytes] | None = None,
         headers: Any = None,
     ) -> Answer:
-        """Any call. ``body`` is sent as JSON, ``raw`` as it is; ``path`` is sent as it is."""
+        """Any call, its answer one that the reference tells of. ``body`` is sent as JSON, ``raw`` and ``path`` as they are."""
         sent = {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
         if body is not None:
             raw = json.dumps(body).encode()
@@ -118,7 +119,9 @@ class Api:
         data = io.BytesIO(raw) if isinstance(raw, bytes) else raw
         url = URL(path, encoded=True)
         async with self.client.request(method, url, data=data, headers={**sent, **(headers or {})}) as response:
-            return Answer(response.status, response.headers, await response.read())
+            text = await response.read()
+        assert_told(method, path, response.status, response.headers.get("Content-Type", ""), text)
+        return Answer(response.status, response.headers, text)
 
     async def good(self, method: str, path: str, body: Any = None, **more: Any) -> Any:
         """The JSON of a call that must succeed."""

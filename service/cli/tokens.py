@@ -19,7 +19,7 @@ app = typer.Typer(help="Bearer tokens.", no_args_is_help=True)
 def create(
     context: typer.Context,
     tenant: Annotated[str, typer.Option(help="Whose sessions it opens.")] = DEFAULT_TENANT,
-    scope: Annotated[Scope, typer.Option(help="read, write or admin.")] = "write",
+    scope: Annotated[Scope, typer.Option(help="read sees, write also changes, admin also reads /metrics.")] = "write",
     label: Annotated[str, typer.Option(help="To recognize it in lists.")] = "",
     days: Annotated[int | None, typer.Option(min=1, help="How long it lives; for ever unless told.")] = None,
 ) -> None:

@@ -3,7 +3,7 @@
 | file | purpose |
 |---|---|
 | `router.py` | every call and page, registered |
-| `routes.py` | the URL table of the API: path, handler, what the reference says of it |
+| `routes.py` | the URL table of the API: path, handler, scope, shapes, problems |
 | `handlers.py` | one handler a call: parse, call once, render |
 | `health.py` | the health answers and metrics |
 | `wire.py` | shapes of bodies, in and out; headers |
@@ -13,6 +13,10 @@
 | `failures.py` | a failed request told to its sender and to the operator |
 | `access.py` | header -> caller |
 | `problems.py` | the one table of error -> status |
-| `openapi.py` | the reference, generated from the shapes |
+| `health_answers.py` | shapes of the health answers, for the reference |
+| `openapi.py` | the reference, generated from the URL table and the shapes |
+| `examples.py` | what it shows of the calls people begin with |
+| `schema_text.py` | its shapes in words |
+| `reference.py` | the reference as a page |
 | `pages.py` | the two pages a browser opens |
 """

@@ -1,6 +1,5 @@
 """What a browser opens: the reference, readable offline, and the console. Empty shells: the data needs a token."""
 
-import html
 from functools import cache
 from importlib import resources
 from importlib.metadata import version
@@ -8,6 +7,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from service.http import reference
 from service.http.openapi import document
 from service.http.raw_json import encode
 
@@ -57,27 +57,4 @@ def _file(name: str) -> str:
 
 @cache
 def _reference() -> str:
-    document = _document()
-    calls = [
-        _call(path, method, operation)
-        for path, operations in document["paths"].items()
-        for method, operation in operations.items()
-    ]
-    return _file("docs.html").replace("<!-- calls -->", "\n".join(calls))
-
-
-def _call(path: str, method: str, operation: dict[str, Any]) -> str:
-    parameters = "".join(
-        f"<li><code>{html.escape(each['name'])}</code> ({each['in']}) {html.escape(each.get('description', ''))}</li>"
-        for each in operation["parameters"]
-    )
-    answers = "".join(
-        f"<li><code>{status}</code> {html.escape(answer['description'])}</li>"
-        for status, answer in operation["responses"].items()
-    )
-    return (
-        f"<section><h2><span>{method.upper()}</span> <code>{html.escape(path)}</code></h2>"
-        f"<p>{html.escape(operation['summary'])}</p>"
-        + (f"<h3>Parameters</h3><ul>{parameters}</ul>" if parameters else "")
-        + f"<h3>Answers</h3><ul>{answers}</ul></section>"
-    )
+    return reference.page(_file("docs.html"), _document())

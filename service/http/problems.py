@@ -48,6 +48,26 @@ _OF_STATUS: Final = {
     431: "headers-too-large",
 }
 
+_SAID: Final = {
+    "bad-body": "The body is not JSON of this shape, or a header is not of its form.",
+    "bad-input": "A name, a value or a number of them is outside its bounds.",
+    "too-large": "The body is larger than `AUTHSTORE_MAX_BODY_MB`, 64 unless set.",
+    "internal": "A fault of the service. Its log says more under the `request_id`.",
+    "bad-request": "This is not HTTP, or its head is too long.",
+    "not-found": "There is no such path.",
+    "method-not-allowed": "The path has other methods: see `Allow`.",
+    "expectation-failed": "`Expect` is `100-continue`, or is not there.",
+    "headers-too-large": "The headers are too large.",
+}
+_OF_CLASSES: Final = {slug: (status, (kind.__doc__ or "").splitlines()[0]) for kind, status, slug in reversed(TABLE)}
+_OF_NONE: Final = {slug: (status, "") for status, slug in _OF_STATUS.items()} | {"internal": (500, "")}
+
+KINDS: Final[dict[str, tuple[int, str]]] = {
+    slug: (status, _SAID.get(slug, means))
+    for slug, (status, means) in sorted((_OF_NONE | _OF_CLASSES).items(), key=lambda each: (each[1][0], each[0]))
+}
+"""Every kind of problem by its slug: ``(status, what it means)``, by status. For the reference."""
+
 
 def problem_of(error: Exception, request_id: str | None = None) -> Problem:
     """What may be said of an error."""

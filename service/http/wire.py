@@ -25,17 +25,24 @@ from service.store.request import CommitRequest, Row
 from service.store.sessions import Summary
 
 T = TypeVar("T")
-Json = Annotated[Raw, Meta(description="any JSON, kept as it was sent", extra_json_schema={})]
-Creds = Annotated[Raw, Meta(description="Baileys' creds: a JSON object, kept as it was sent")]
-Keys = dict[str, dict[str, Json]]
-Count = Annotated[int, Meta(ge=0)]
-
 CREDS_MOST = 4 << 20
 """The longest creds. Real ones have 4 to 40 KB; whoever stores and checks them has to read them whole."""
 IDS_MOST = 50_000
 """The most ids a get asks for."""
 ROWS_MOST = 100_000
 """The most keys a commit, a state or a batch brings. The largest sessions have some 12,000; `authstore import` takes any."""
+
+Json = Annotated[Raw, Meta(description="any JSON, kept as it was sent", extra_json_schema={})]
+_CREDS = f"Baileys' creds, kept as they were sent; {CREDS_MOST >> 20} MiB at most"
+Creds = Annotated[Raw, Meta(description=_CREDS, extra_json_schema={"type": "object"})]
+CredsOrNull = Annotated[Raw, Meta(description=_CREDS, extra_json_schema={"type": ["object", "null"]})]
+TypeName = Annotated[str, Meta(title="type")]
+KeyId = Annotated[str, Meta(title="id")]
+Keys = dict[TypeName, dict[KeyId, Json]]
+Asked = Annotated[dict[TypeName, list[KeyId]], Meta(description=f"{IDS_MOST:,} ids at most")]
+Count = Annotated[int, Meta(ge=0)]
+Time = Annotated[datetime, Meta(tz=True)]
+
 _ROW_BYTES = len('"a":1,')
 _NULL = b"null"
 _TOO_MANY = BadInput(
@@ -49,38 +56,52 @@ class Quiet(Hidden, Struct):
 
 
 class CommitBody(Quiet, forbid_unknown_fields=True):
-    """A commit: all of it or nothing. A value of null deletes; missing sessions are made."""
+    """A commit: all of it or nothing. What is left out stays as it is."""
 
     creds: Creds | UnsetType = UNSET
-    keys: Keys = {}
-    reset: bool = False
-    force: bool = False
+    keys: Annotated[Keys, Meta(description=f"{ROWS_MOST:,} keys at most; a value of null deletes the key")] = {}
+    reset: Annotated[
+        bool, Meta(description="with new creds: they replace the old ones, and all keys are wiped first")
+    ] = False
+    force: Annotated[
+        bool,
+        Meta(description="stores also what would be `identity-replaced`, `counter-regressed`, `pre-key-overwritten`"),
+    ] = False
 
 
 class BatchedCommit(CommitBody, forbid_unknown_fields=True, kw_only=True):
     """One commit among many; what a single one says in headers is said in members."""
 
     session: str
-    lease_epoch: Count | None = None
-    if_match: Count | None = None
-    idempotency_key: UUID | None = None
+    lease_epoch: Annotated[Count | None, Meta(description="as `Lease-Epoch`")] = None
+    if_match: Annotated[Count | None, Meta(description="as `If-Match`: a version")] = None
+    idempotency_key: Annotated[UUID | None, Meta(description="as `Idempotency-Key`")] = None
 
 
 class CommitsBody(Quiet, forbid_unknown_fields=True):
-    """Commits of any sessions. Each stands alone; those of one session apply in order, at most sixteen of them with keys."""
+    """Commits of any sessions. Each stands alone; those of one session apply in order, at most sixteen of them with
+    idempotency keys.
+    """
 
-    commits: Annotated[list[BatchedCommit], Meta(max_length=4096)]
+    commits: Annotated[
+        list[BatchedCommit], Meta(max_length=4096, description=f"{ROWS_MOST:,} keys at most in all of them together")
+    ]
+
+
+Ignored = Annotated[Any, Meta(description="ignored")]
 
 
 class StateBody(Quiet, forbid_unknown_fields=True):
-    """A whole session. On the way in, session, version and epoch are ignored; force overrides the refusals."""
+    """A whole session, in the shape that it is read in. Without creds, or with null, it has none afterwards."""
 
-    creds: Creds | UnsetType = UNSET
-    keys: Keys = {}
-    session: Any = None
-    version: Any = None
-    epoch: Any = None
-    force: bool = False
+    creds: CredsOrNull | UnsetType = UNSET
+    keys: Annotated[Keys, Meta(description=f"{ROWS_MOST:,} keys at most")] = {}
+    session: Ignored = None
+    version: Ignored = None
+    epoch: Ignored = None
+    force: Annotated[bool, Meta(description="stores also what would be `identity-replaced` or `counter-regressed`")] = (
+        False
+    )
 
 
 class LeaseBody(Struct, forbid_unknown_fields=True):
@@ -103,12 +124,12 @@ class LeaseAnswer(Quiet):
 
     session: str
     epoch: int
-    expires_at: datetime
+    expires_at: Time
 
 
 class LeaseShown(Struct):
     holder: str
-    expires_at: datetime
+    expires_at: Time
 
 
 class TypeCount(Struct):
@@ -124,9 +145,9 @@ class SummaryAnswer(Quiet):
     epoch: int
     lease: LeaseShown | None
     paired: bool
-    keys: dict[str, TypeCount]
-    created_at: datetime
-    updated_at: datetime
+    keys: dict[TypeName, TypeCount]
+    created_at: Time
+    updated_at: Time
 
 
 class ListAnswer(Struct):
@@ -140,11 +161,13 @@ class DeleteAnswer(Quiet):
     session: str
     version: int
     rows: int
-    restorable_until: datetime | None
+    restorable_until: Time | None
 
 
 class Problem(Struct, omit_defaults=True):
-    """RFC 9457. ``type`` is a stable slug URI."""
+    """RFC 9457. ``type`` is a stable slug URI. ``pointer``: where in the body; ``holder``, ``expires_at``: of the lease in the
+    way; ``row``: the keyed hash of a row that is damaged; ``request_id``: by which the log tells what happened.
+    """
 
     type: str
     title: str
@@ -163,7 +186,7 @@ class StateAnswer(Quiet):
     session: str
     version: int
     epoch: int
-    creds: Creds | None
+    creds: CredsOrNull
     keys: Keys
 
 
@@ -171,8 +194,8 @@ class KeysPage(Quiet, omit_defaults=True):
     """``ids``, or with values=true ``values``."""
 
     next: str | None
-    ids: list[str] | UnsetType = UNSET
-    values: dict[str, Json] | UnsetType = UNSET
+    ids: list[KeyId] | UnsetType = UNSET
+    values: dict[KeyId, Json] | UnsetType = UNSET
 
 
 class BatchedAnswer(Struct, omit_defaults=True):
