@@ -1,4 +1,4 @@
-/** The suite's command as the README has it, in a clone: nothing told by the environment, no package named `baileys`. */
+/** The suite's command as the README has it, in a clone: nothing in the environment, no package named `baileys`. */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { mkdtemp, readdir, rm } from 'node:fs/promises'

@@ -1,4 +1,4 @@
-/** The release of Baileys to run with: the one that CONFORMANCE_BAILEYS names, or the first of these that is installed. */
+/** The release of Baileys to run with: that of CONFORMANCE_BAILEYS, or the first of these that is installed. */
 const NAMES = ['baileys', '@whiskeysockets/baileys', 'baileys-7.0.0-rc14']
 
 /** @returns {Promise<typeof import('baileys-7.0.0-rc14')>} */
