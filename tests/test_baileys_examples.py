@@ -10,12 +10,13 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import pytest
-from baileys_driver import FIXTURES, World
-from service_process import ServiceProcess
+from baileys_driver import FIXTURES, FolderDevice, World
+from service_process import COMMAND, ServiceProcess
 
 EXAMPLES = FIXTURES.parent / "client" / "examples"
 WITHIN_S = 60
@@ -102,6 +103,13 @@ def _ping(world: World, phone: str) -> None:
     _act(world, "/say", {"phone": phone, "from": "alice", "texts": ["ping"]})
 
 
+def _await_pong(world: World) -> None:
+    deadline = time.monotonic() + WITHIN_S
+    while "pong" not in _act(world, "/read")["texts"]:
+        assert time.monotonic() < deadline, "never answered"
+        time.sleep(0.1)
+
+
 @bots
 def test_a_bot_pairs_stops_goes_on_and_pairs_anew_after_a_logout(
     script: str, release: str, world: World, service: ServiceProcess
@@ -117,10 +125,7 @@ def test_a_bot_pairs_stops_goes_on_and_pairs_anew_after_a_logout(
     with Bot(script, release, world, service, session) as bot:
         bot.says("^connected")
         _ping(world, phone)
-        deadline = time.monotonic() + WITHIN_S
-        while "pong" not in _act(world, "/read")["texts"]:
-            assert time.monotonic() < deadline, "never answered"
-            time.sleep(0.1)
+        _await_pong(world)
         _act(world, "/unlink", {"phone": phone})
         bot.says("^logged out")
         assert _pair(bot, world) != phone
@@ -136,3 +141,23 @@ def test_a_bot_whose_session_was_taken_stops(world: World, service: ServiceProce
         bot.says("another owner took the session over")
         assert bot.process.wait(WITHIN_S) == 1
     assert service.call("GET", "/v1/sessions/taken")["lease"]["holder"] == "another"
+
+
+@pytest.mark.parametrize("release", ["6", "7"], ids=["6.7.24", "7.0.0-rc14"])
+def test_a_folder_of_one_bot_is_copied_and_the_bot_goes_on(
+    release: str, world: World, service: ServiceProcess, tmp_path: Path
+) -> None:
+    folder = f"auth-{release}"
+    with FolderDevice(release, world, tmp_path / folder) as device:
+        account = device.step("pair")["account"]
+        device.step("login")
+        device.step("receive 2")
+        device.step("close")
+    command = [COMMAND, "--data-dir", service.data_dir, "migrate", "copy", "--from", f"files:{folder}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=WITHIN_S, check=False)
+    assert done.returncode in {0, 3}, done.stdout + done.stderr
+    with Bot("bot.mjs", f"baileys-{release}", world, service, folder) as bot:
+        bot.says("^connected")
+        _ping(world, account["phone"])
+        _await_pong(world)
+        assert bot.ends(signal.SIGTERM) == 0
