@@ -14,7 +14,7 @@ export default tseslint.config(
     },
   },
   {
-    files: ['**/*.mjs'],
+    files: ['**/*.mjs', '**/*.cjs'],
     rules: { 'max-len': ['error', { code: 120 }], 'no-unused-vars': 'error', 'prefer-const': 'error' },
   },
 )

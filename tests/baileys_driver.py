@@ -132,3 +132,14 @@ class Device(_Node):
         """Runs a step; its answer, good or bad."""
         self.say(line)
         return self.next_line(within_s)
+
+
+class FolderDevice(Device):
+    """A device on Baileys' own multi-file store."""
+
+    def __init__(self, release: str, world: World, folder: Path, *, account: dict[str, Any] | None = None) -> None:
+        args = ["--baileys", release, "--state", f"multi-file:{folder}", "--world", world.url]
+        if account is not None:
+            args += ["--account", json.dumps(account)]
+        _Node.__init__(self, "drive.mjs", *args)
+        assert self.next_line()["ok"]

@@ -74,3 +74,14 @@ def test_a_token_over_the_socket_is_checked_too(service: ServiceProcess, folder:
     url = f"unix:{folder / 'http.sock'}"
     assert _open(service, url) == {"same": True}
     assert _open(service, url, token="no-such-token")["code"] == "refused"
+
+
+def test_plain_http_to_a_tls_port_is_told_what_it_may_be(service: ServiceProcess) -> None:
+    answer = _open(service, f"http://127.0.0.1:{service.port}")
+    assert answer["code"] == "unavailable"
+    assert answer["message"].endswith(" (is it https?)"), answer["message"]
+
+
+def test_a_socket_that_is_not_there_is_named(service: ServiceProcess, folder: Path) -> None:
+    answer = _open(service, f"unix:{folder / 'none.sock'}")
+    assert answer["message"].endswith(f"ENOENT: the unix socket {folder / 'none.sock'}")

@@ -11,7 +11,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from baileys_driver import FIXTURES, Device, World, _Node
+from baileys_driver import FIXTURES, Device, FolderDevice, World
 from migrating import EXPECTED, SCHEMA, shop
 from service_process import COMMAND, ServiceProcess
 
@@ -21,17 +21,6 @@ from protocol.spelling import CREDS, Spelling
 
 releases = pytest.mark.parametrize("release", ["6", "7"], ids=["6.7.24", "7.0.0-rc14"])
 SESSION = "company_900002"
-
-
-class FolderDevice(Device):
-    """A device on Baileys' own multi-file store."""
-
-    def __init__(self, release: str, world: World, folder: Path, *, account: dict[str, Any] | None = None) -> None:
-        args = ["--baileys", release, "--state", f"multi-file:{folder}", "--world", world.url]
-        if account is not None:
-            args += ["--account", json.dumps(account)]
-        _Node.__init__(self, "drive.mjs", *args)
-        assert self.next_line()["ok"]
 
 
 @pytest.fixture

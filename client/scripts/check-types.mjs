@@ -1,6 +1,6 @@
 /**
- * Compiles `test/types` against each Baileys release tested, under both names it is published by, as the projects of
- * users do: ES modules resolved as Node and as bundlers do it, and CommonJS. Needs `npm run build`.
+ * Compiles `test/types` and the bot against each Baileys release tested, under both names it is published by, as the
+ * projects of users do: ES modules resolved as Node and as bundlers do it, and CommonJS. Needs `npm run build`.
  */
 import { fileURLToPath } from 'node:url'
 import ts from 'typescript'
@@ -12,16 +12,20 @@ const WAYS = {
   'ESM, resolved by Node': { file: 'esm.mts', module: 'NodeNext', moduleResolution: 'NodeNext' },
   'ESM, resolved by a bundler': { file: 'esm.mts', module: 'ESNext', moduleResolution: 'Bundler' },
   CommonJS: { file: 'commonjs.cts', module: 'NodeNext', moduleResolution: 'NodeNext', only: ['6.17.16'] },
+  'the bot': { file: '../../examples/bot.mjs', module: 'NodeNext', moduleResolution: 'NodeNext', loose: true },
 }
 
 /** @returns what the compiler has to say, a line each. */
-function complaints(folder, { file, module, moduleResolution }) {
+function complaints(folder, { file, module, moduleResolution, loose }) {
   const { options, errors } = ts.convertCompilerOptionsFromJson(
     {
       target: 'ES2022',
       lib: ['ES2022', 'DOM'],
       types: ['node'],
-      strict: true,
+      // JavaScript names no types of parameters.
+      strict: !loose,
+      allowJs: true,
+      checkJs: true,
       skipLibCheck: true,
       noEmit: true,
       module,

@@ -53,6 +53,11 @@ export class AnswerReader {
     return this.#done
   }
 
+  /** Whether what came is HTTP, as far as it came. */
+  get isHttp(): boolean {
+    return this.#head !== undefined || this.#pending.toString('latin1', 0, 5) === 'HTTP/'
+  }
+
   /** Whether the end of the connection is the end of the answer, as it is of one without a length. */
   endsWithConnection(): boolean {
     return this.#head !== undefined && this.#left === undefined

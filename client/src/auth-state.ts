@@ -5,8 +5,10 @@ import { ClosedError, LostError } from './errors.js'
 import type { StoreFailure } from './errors.js'
 import { forget, recall, remember } from './ghosts.js'
 import type { Ghost } from './ghosts.js'
+import { openWhenFree } from './held.js'
 import { defaultHolder, isAnothers, Lease } from './lease.js'
 import { checked } from './options.js'
+import { Removal } from './removal.js'
 import { Service } from './service.js'
 import { Session } from './session.js'
 
@@ -16,7 +18,7 @@ export interface RemoteAuthStateOptions<B extends BaileysModule = BaileysModule>
   token: string
   /** Name of the session: 1–128 characters of `[A-Za-z0-9._:@+-]`, and neither `.` nor `..`. */
   session: string
-  /** The imported module: `import * as baileys from 'baileys'`. */
+  /** The imported module, all of it: `import * as baileys from 'baileys'`. Or just `{ proto, initAuthCreds }` of it. */
   baileys: B
   /** Certificates for a `https:` address; sessions that are given the same object share connections. */
   tls?: TlsOptions
@@ -35,6 +37,11 @@ export interface RemoteAuthStateOptions<B extends BaileysModule = BaileysModule>
   commitDeadlineMs?: number
   /** How long opening is retried while the store is unavailable, in ms. Default 10,000. */
   openDeadlineMs?: number
+  /**
+   * How long to wait for a session that another owner holds, in ms; not counted by `openDeadlineMs`. Default 0. A
+   * process that ended without `close` holds its session for up to its `ttl`.
+   */
+  waitMs?: number
   /** How long one request may take, in ms. Default 15,000. */
   requestTimeoutMs?: number
 }
@@ -57,6 +64,12 @@ export interface RemoteAuthState<B extends BaileysModule = BaileysModule> {
   saveCreds: () => Promise<void>
   /** Writes out what is queued and releases the session. */
   close: () => Promise<void>
+  /**
+   * Logout: deletes the session, unless another owner took it, and ends this as `close` does; what is queued is
+   * dropped. With `purge` for good, so that its name can be opened anew and paired at once; without, it can be restored
+   * for a while. Tried until `commitDeadlineMs`; after a rejection it may be called again.
+   */
+  delete: (how?: { purge?: boolean }) => Promise<void>
   /** Tells once that the session is no longer ours, also when that happened before. @returns how to stop listening. */
   on: (event: 'lost', listener: (why: LostError) => void) => () => void
 }
@@ -78,7 +91,7 @@ export async function useRemoteAuthState<B extends BaileysModule>(
   const onFailure = (failure: StoreFailure): void => {
     session.lose(failure)
   }
-  const { ttl = 60, takeover = false } = options
+  const { ttl = 60, takeover = false, waitMs = 0 } = options
   const { client } = service
   // Without the token: a session that was lost for the former one is opened again with another.
   const place = `${service.address} ${name}`
@@ -87,7 +100,9 @@ export async function useRemoteAuthState<B extends BaileysModule>(
     const holder = options.holder ?? known?.holder ?? defaultHolder()
     const taking = { client, session: name, holder, ttl, attemptMs, reclaim: known !== undefined, onFailure }
     const until = (): number => performance.now() + ttl * 1000 + attemptMs
-    const owned: Owned = { session, service, place, ghost: (stop) => ({ holder, until: until(), stop }) }
+    const removal = ({ epoch }: Lease): Removal =>
+      new Removal({ client, session: name, epoch, deadlineMs: commitDeadlineMs, attemptMs })
+    const owned: Owned = { session, service, place, removal, ghost: (stop) => ({ holder, until: until(), stop }) }
     try {
       owned.lease = await Lease.take(taking, openDeadlineMs, takeover)
       owned.lease.keep()
@@ -101,7 +116,8 @@ export async function useRemoteAuthState<B extends BaileysModule>(
     }
   }
   try {
-    return await service.opens.run(openDeadlineMs, open)
+    // Whoever waits for another owner keeps nobody from opening meanwhile.
+    return await openWhenFree(waitMs, () => service.opens.run(openDeadlineMs, open))
   } catch (error) {
     service.leave()
     throw error instanceof LostError ? error.cause : error
@@ -115,6 +131,7 @@ interface Owned {
   /** Of the session on this service. */
   place: string
   ghost: (stop: () => void) => Ghost
+  removal: (lease: Lease) => Removal
 }
 
 /** Gives a lost session's lease free as soon as the store can be asked: whoever opens it next is not to wait for it. */
@@ -132,9 +149,10 @@ function letGo({ place, ghost }: Owned, lease: Lease): void {
 function face<B extends BaileysModule>(owned: Owned, lease: Lease): RemoteAuthState<B> {
   const { session, service, place, ghost } = owned
   let closing: Promise<void> | undefined
-  let lost = false
-  session.whenLost(({ reason }) => {
-    lost = true
+  let lost: LostError | undefined
+  session.whenLost((why) => {
+    lost = why
+    const { reason } = why
     if (reason !== 'fenced' && reason !== 'gone' && reason !== 'held') letGo(owned, lease)
   })
   const close = async (): Promise<void> => {
@@ -146,6 +164,21 @@ function face<B extends BaileysModule>(owned: Owned, lease: Lease): RemoteAuthSt
       if (!free && !lost) remember(place, ghost(() => undefined))
       service.leave()
     }
+  }
+  let removal: Removal | undefined
+  const remove = async (purge: boolean): Promise<void> => {
+    if (removal) return removal.ask(purge)
+    if (lost ?? closing) throw lost ?? new ClosedError()
+    removal = owned.removal(lease)
+    lease.stop()
+    void session.close({ dropping: true })
+    const removed = removal.ask(purge)
+    // A deleted session has no lease that could be released.
+    closing = removed.then(() => {
+      service.leave()
+    }, close)
+    await closing
+    return removed
   }
   const keys: RemoteKeyStore = {
     get: (type, ids) => settled(() => session.get(type, ids)),
@@ -162,6 +195,7 @@ function face<B extends BaileysModule>(owned: Owned, lease: Lease): RemoteAuthSt
       return done
     },
     close: () => (closing ??= close()),
+    delete: ({ purge = false } = {}) => remove(purge),
     on: (_event, listener) => session.on(listener),
   }
 }

@@ -4,12 +4,13 @@
  * Everything asked of the store may be asked twice, so a connection that the other side had closed in the meantime is
  * replaced without a word.
  */
-import { connect as connectPlain } from 'node:net'
 import type { Socket } from 'node:net'
-import { connect as connectTls } from 'node:tls'
-import type { ConnectionOptions } from 'node:tls'
 import { AnswerReader } from './answer-reader.js'
 import type { RawAnswer } from './answer-reader.js'
+import { opener, whyOf } from './sockets.js'
+import type { TlsOptions } from './sockets.js'
+
+export type { TlsOptions }
 
 /** More would only queue in the service, and each costs it memory. */
 const MOST_CONNECTIONS = 32
@@ -19,12 +20,6 @@ const LONGEST_IDLE_MS = 30_000
 
 /** From so many characters on a body is sent beside its head. */
 const LONG_BODY = 32_768
-
-/** Certificates and the like, for `https:` addresses. */
-export type TlsOptions = Pick<
-  ConnectionOptions,
-  'ca' | 'cert' | 'key' | 'passphrase' | 'pfx' | 'servername' | 'rejectUnauthorized' | 'checkServerIdentity'
->
 
 export interface RawCall {
   method: string
@@ -53,6 +48,8 @@ export class Connections {
   #count = 0
   #sweeping: NodeJS.Timeout | undefined
   #closed = false
+  /** What may be the matter where nothing was ever answered. */
+  #guess: string
 
   readonly #longestIdleMs: number
 
@@ -62,6 +59,7 @@ export class Connections {
     this.#host = url.host || 'localhost'
     this.#prefix = url.protocol === 'unix:' ? '' : url.pathname.replace(/\/$/, '')
     this.#open = opener(url, tls)
+    this.#guess = url.protocol === 'http:' ? ' (is it https?)' : ''
   }
 
   /** @throws Error without an answer: unreachable, cut off, late, aborted, or not HTTP. */
@@ -79,11 +77,13 @@ export class Connections {
       const connection = this.#takeIdle() ?? (await this.#take(timeoutMs))
       const { used } = connection
       try {
-        return read(await connection.exchange(message, end, signal))
+        const answer = await connection.exchange(message, end, signal)
+        this.#guess = ''
+        return read(answer)
       } catch (error) {
         if (error instanceof Foreign) connection.destroy()
         else if (used && error instanceof Late) this.#dropSilent(error.since)
-        if (!used || !(error instanceof Stale) || signal?.aborted) throw error
+        if (!used || !(error instanceof Stale) || signal?.aborted) throw this.#told(error)
       } finally {
         this.#give(connection)
       }
@@ -95,6 +95,12 @@ export class Connections {
     this.#closed = true
     clearTimeout(this.#sweeping)
     for (const connection of this.#idle.splice(0)) connection.destroy()
+  }
+
+  /** A server of TLS hangs up on who does not speak it. */
+  #told(error: unknown): unknown {
+    const isGuess = this.#guess !== '' && error instanceof Mute && HANG_UPS.has(error.message)
+    return isGuess ? new Error(error.message + this.#guess) : error
   }
 
   #messageOf({ method, path, headers, body }: RawCall): Message {
@@ -196,8 +202,14 @@ export class Late extends Error {
   }
 }
 
-/** A kept connection that had ended before a byte of the answer came. */
-class Stale extends Error {}
+/** A connection that ended before anything of HTTP came. */
+class Mute extends Error {}
+
+/** And before a byte came: one that was kept had ended already. */
+class Stale extends Mute {}
+
+/** Ends of a connection that there was. */
+const HANG_UPS = new Set(['ended', 'closed', 'ECONNRESET', 'EPIPE'])
 
 class Connection {
   readonly #socket: Socket
@@ -219,7 +231,7 @@ class Connection {
       this.#onData(chunk)
     })
     socket.on('error', (error: NodeJS.ErrnoException) => {
-      this.#onEnd(error.code ?? error.message)
+      this.#onEnd(whyOf(error))
     })
     socket.on('close', () => {
       this.#onEnd('closed')
@@ -311,24 +323,12 @@ class Connection {
   }
 
   #onEnd(why: string): void {
-    if (this.#reader?.endsWithConnection()) this.#finish?.(undefined)
-    else this.#finish?.(this.#reader?.began === false ? new Stale(why) : new Error(why))
+    const reader = this.#reader
+    if (reader?.endsWithConnection()) this.#finish?.(undefined)
+    else if (reader?.began === false) this.#finish?.(new Stale(why))
+    else this.#finish?.(reader?.isHttp === false ? new Mute(why) : new Error(why))
     this.destroy()
     this.onIdleEnd?.()
     this.onIdleEnd = undefined
-  }
-}
-
-function opener(url: URL, tls: TlsOptions): () => Socket {
-  const { protocol, pathname } = url
-  const host = url.hostname.replace(/^\[|\]$/g, '')
-  const common = { noDelay: true, keepAlive: true }
-  if (protocol === 'unix:') return () => connectPlain({ path: decodeURIComponent(pathname) })
-  if (protocol === 'http:') return () => connectPlain({ ...common, host, port: Number(url.port || 80) })
-  if (protocol !== 'https:') throw new TypeError('the store url must be http:, https: or unix:')
-  const named = /^[\d.]+$|:/.test(host) ? {} : { servername: host }
-  return () => {
-    const socket = connectTls({ host, port: Number(url.port || 443), ...named, ...tls })
-    return socket.setNoDelay(true).setKeepAlive(true)
   }
 }

@@ -12,7 +12,7 @@
  *     ├── LostError          the session is no longer ours; `cause` is one of the above
  *     └── ClosedError        used after close()
  *
- * No message holds a token, an id or a value.
+ * No message holds a token, an id or a value. `detail` is the service's own sentence, which holds none either.
  */
 export type ErrorCode =
   | 'unavailable'
@@ -28,6 +28,15 @@ export type ErrorCode =
 export abstract class AuthStoreError extends Error {
   abstract readonly code: ErrorCode
 
+  /** @param detail what the service itself says of it, where it says anything. */
+  constructor(
+    message: string,
+    readonly detail?: string,
+    options?: ErrorOptions,
+  ) {
+    super(message, options)
+  }
+
   override get name(): string {
     return this.constructor.name
   }
@@ -41,24 +50,25 @@ export class UnavailableError extends AuthStoreError {
     why: string,
     readonly retryAfterMs?: number,
     options?: ErrorOptions,
+    detail?: string,
   ) {
-    super(`the auth store is unavailable: ${why}`, options)
+    super(`the auth store is unavailable: ${told(why, detail)}`, detail, options)
   }
 }
 
 export class CorruptError extends AuthStoreError {
   override readonly code = 'corrupt'
 
-  constructor(why: string) {
-    super(`the stored session is corrupt: ${why}`)
+  constructor(why: string, detail?: string) {
+    super(`the stored session is corrupt: ${told(why, detail)}`, detail)
   }
 }
 
 export class GoneError extends AuthStoreError {
   override readonly code = 'gone'
 
-  constructor() {
-    super('the session was deleted')
+  constructor(detail?: string) {
+    super('the session was deleted', detail)
   }
 }
 
@@ -69,24 +79,25 @@ export class HeldError extends AuthStoreError {
   constructor(
     readonly holder: string | undefined,
     readonly expiresAt: string | undefined,
+    detail?: string,
   ) {
-    super(`another owner holds the session: ${holder ?? 'unnamed'}, until ${expiresAt ?? 'an unknown time'}`)
+    super(`another owner holds the session: ${holder ?? 'unnamed'}, until ${expiresAt ?? 'an unknown time'}`, detail)
   }
 }
 
 export class FencedError extends AuthStoreError {
   override readonly code = 'fenced'
 
-  constructor() {
-    super('another owner took the session over')
+  constructor(detail?: string) {
+    super(told('another owner took the session over', detail), detail)
   }
 }
 
 export class ConflictError extends AuthStoreError {
   override readonly code = 'version-mismatch'
 
-  constructor() {
-    super('the stored session is at another version than ours')
+  constructor(detail?: string) {
+    super(told('the stored session is at another version than ours', detail), detail)
   }
 }
 
@@ -97,8 +108,9 @@ export class RefusedError extends AuthStoreError {
   constructor(
     readonly status: number,
     readonly problem: string,
+    detail?: string,
   ) {
-    super(`the auth store refused the request: ${status} ${problem}`)
+    super(`the auth store refused the request: ${told(`${status} ${problem}`, detail)}`, detail)
   }
 }
 
@@ -110,7 +122,7 @@ export class LostError extends AuthStoreError {
   readonly reason: LostReason
 
   constructor(override readonly cause: AuthStoreError & { readonly code: LostReason }) {
-    super(`the session is no longer ours: ${cause.message}`)
+    super(`the session is no longer ours: ${cause.message}`, cause.detail)
     this.reason = cause.code
   }
 }
@@ -121,6 +133,10 @@ export class ClosedError extends AuthStoreError {
   constructor() {
     super('this auth state is closed')
   }
+}
+
+function told(why: string, detail: string | undefined): string {
+  return detail === undefined ? why : `${why}: ${detail}`
 }
 
 /** The errors that end a session's use, as opposed to `lost` and `closed`, which say that it has ended. */

@@ -17,6 +17,7 @@ import {
 const PROBLEM = 'urn:authstore:problem:'
 const FIRST_PAUSE_MS = 50
 const LONGEST_PAUSE_MS = 2_000
+const LONGEST_DETAIL = 300
 
 export interface Call {
   method: 'GET' | 'POST' | 'DELETE'
@@ -149,13 +150,23 @@ export function errorOf(status: number, problem: unknown, retryAfterMs?: number)
     return new UnavailableError(`answered ${status}`, retryAfterMs)
   }
   const slug = type.slice(PROBLEM.length)
-  if (status === 410) return new GoneError()
-  if (status === 412) return new ConflictError()
-  if (status === 423) return new HeldError(field(problem, 'holder'), field(problem, 'expires_at'))
-  if (status === 409 && slug === 'fenced') return new FencedError()
-  if (slug === 'corrupt') return new CorruptError(`the store answered ${status}`)
-  if (status >= 500 || status === 429 || status === 408) return new UnavailableError(`answered ${status}`, retryAfterMs)
-  return new RefusedError(status, slug)
+  const detail = detailOf(problem)
+  if (status === 410) return new GoneError(detail)
+  if (status === 412) return new ConflictError(detail)
+  if (status === 423) return new HeldError(field(problem, 'holder'), field(problem, 'expires_at'), detail)
+  if (status === 409 && slug === 'fenced') return new FencedError(detail)
+  if (slug === 'corrupt') return new CorruptError(`the store answered ${status}`, detail)
+  if (status >= 500 || status === 429 || status === 408) {
+    return new UnavailableError(`answered ${status}`, retryAfterMs, undefined, detail)
+  }
+  return new RefusedError(status, slug, detail)
+}
+
+/** @returns the service's own sentence: printable, and no longer than a log takes. */
+function detailOf(problem: unknown): string | undefined {
+  const printable = (field(problem, 'detail') ?? '').replace(/[^\p{L}\p{M}\p{N}\p{P}\p{S}]+/gu, ' ').trim()
+  if (printable === '') return undefined
+  return printable.length > LONGEST_DETAIL ? `${printable.slice(0, LONGEST_DETAIL - 1)}…` : printable
 }
 
 function errorOfAnswer({ status, headers, body }: RawAnswer): AuthStoreError | Foreign {

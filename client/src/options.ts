@@ -10,18 +10,20 @@ type Check = (value: unknown) => boolean
 
 const isMs: Check = (value) => typeof value === 'number' && value > 0
 const isTimer: Check = (value) => isMs(value) && (value as number) <= LONGEST_TIMER_MS
-const isRoom: Check = (value) => typeof value === 'number' && value >= 0
+const isCount: Check = (value) => typeof value === 'number' && value >= 0
 
 const OPTIONAL: Record<string, readonly [Check, string]> = {
   tls: [(value) => typeof value === 'object' && value !== null, 'an object'],
   holder: [(value) => typeof value === 'string' && value !== '', 'a text that is not empty'],
   ttl: [(value) => typeof value === 'number' && value >= 1 && value <= 3600, 'a number of seconds from 1 to 3600'],
   takeover: [(value) => typeof value === 'boolean', 'true or false'],
-  memoryBytes: [isRoom, 'a number of bytes'],
+  memoryBytes: [isCount, 'a number of bytes'],
   commitDeadlineMs: [isMs, 'a number of milliseconds above 0'],
   openDeadlineMs: [isMs, 'a number of milliseconds above 0'],
+  waitMs: [isCount, 'a number of milliseconds'],
   requestTimeoutMs: [isTimer, `a number of milliseconds from 1 to ${LONGEST_TIMER_MS}`],
 }
+const SESSION_NAME = /^(?!\.{1,2}$)[A-Za-z0-9._:@+-]{1,128}$/
 const NEEDED = ['url', 'token', 'session', 'baileys']
 
 /**
@@ -39,7 +41,10 @@ export function checked<B extends BaileysModule>(options: RemoteAuthStateOptions
   }
   const { session } = options
   if (typeof session !== 'string') throw new TypeError('the option session has to be a text: the name of the session')
-  if (!/^[A-Za-z0-9._:@+-]{1,128}$/.test(session)) throw new RefusedError(422, 'session-name')
+  if (!SESSION_NAME.test(session)) {
+    const what = 'a session name is 1 to 128 characters of A-Z a-z 0-9 . _ : @ + -, and neither . nor ..'
+    throw new RefusedError(422, 'session-name', what)
+  }
   const { url, token, baileys } = options
   return { ...options, url: addressIn(url), token: tokenIn(token), baileys: whole(baileys) as B }
 }
@@ -67,14 +72,24 @@ function tokenIn(token: unknown): string {
   return trimmed
 }
 
-type MaybeWrapped = Partial<BaileysModule> & { default?: Partial<BaileysModule> }
+type MaybeWrapped = Partial<BaileysModule> & { default?: MaybeWrapped }
 
-/** Imported into ESM, CommonJS releases show some of their members under `default` only: 6.17.16 its `proto`. */
+/**
+ * Imported into ESM, CommonJS releases show some of their members under `default` only: 6.17.16 its `proto`. Bundlers
+ * and `import()` in CommonJS may put one more around that.
+ */
 function whole(baileys: unknown): BaileysModule {
-  const { proto, initAuthCreds, default: inner } = (baileys ?? {}) as MaybeWrapped
-  const found = { proto: proto ?? inner?.proto, initAuthCreds: initAuthCreds ?? inner?.initAuthCreds }
+  const found: { [Name in keyof BaileysModule]?: BaileysModule[Name] | undefined } = {}
+  let layer = baileys as MaybeWrapped | null | undefined
+  for (let depth = 0; layer && depth < 3; depth++, layer = layer.default) {
+    found.proto ??= layer.proto
+    found.initAuthCreds ??= layer.initAuthCreds
+  }
   if (!found.proto || !found.initAuthCreds) {
-    throw new TypeError("the option baileys has to be the imported module: import * as baileys from 'baileys'")
+    throw new TypeError(
+      "the option baileys has to be the imported module, all of it (import * as baileys from 'baileys', " +
+        'not its default export), or just { proto, initAuthCreds }',
+    )
   }
   return found as BaileysModule
 }

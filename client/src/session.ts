@@ -160,11 +160,11 @@ export class Session {
     return this.#queue.push(0, new Map(), text)
   }
 
-  /** Writes out what is queued; refuses writes from now on, or somebody who goes on writing would keep it open. */
-  async close(): Promise<void> {
+  /** Writes out or drops what is queued; refuses writes from now on: who goes on writing would keep it open. */
+  async close({ dropping = false } = {}): Promise<void> {
     this.#closing = true
     try {
-      if (!this.#ended) await this.#queue.flush()
+      if (!this.#ended && !dropping) await this.#queue.flush()
     } finally {
       this.#end(new ClosedError())
     }

@@ -2,7 +2,7 @@
 import * as baileys from 'baileys'
 import { addTransactionCapability, makeCacheableSignalKeyStore, makeWASocket } from 'baileys'
 import type { AuthenticationCreds, AuthenticationState, SignalKeyStore } from 'baileys'
-import { LostError, useRemoteAuthState } from 'baileys-auth-store'
+import { FencedError, LostError, useRemoteAuthState } from 'baileys-auth-store'
 import type { RemoteAuthState, RemoteAuthStateOptions } from 'baileys-auth-store'
 
 const where = { url: 'http://127.0.0.1:8480', token: 'token', session: 'main' }
@@ -40,7 +40,15 @@ await auth.state.keys.clear()
 for await (const [id, value] of auth.state.keys.list('session')) console.log(id, value)
 for await (const id of auth.state.keys.listIds('session')) console.log(id.length)
 
+const patient = await useRemoteAuthState({ ...where, baileys, waitMs: 70_000 })
+await patient.delete()
+await patient.delete({ purge: true })
+// @ts-expect-error -- nothing else can be asked of it
+await patient.delete({ force: true })
+const detail: string | undefined = new LostError(new FencedError()).detail
+await useRemoteAuthState({ ...where, baileys: { proto: baileys.proto, initAuthCreds: baileys.initAuthCreds } })
+
 const passed: RemoteAuthState<typeof baileys> = auth
 const asked: RemoteAuthStateOptions<typeof baileys> = { ...where, baileys }
 await auth.close()
-export { asked, cached, LostError, passed, state, wrapped }
+export { asked, cached, detail, LostError, passed, state, wrapped }
