@@ -282,9 +282,10 @@ test('an owner who is named has an epoch of its own, also where another process 
 test('closing a lost session gives it free before the process ends, where the store can be asked again', async () => {
   const session = newName()
   const auth = await open(session)
-  faults.rule = (request) => {
-    if (request.method === 'DELETE') return faults.seen.filter(({ method }) => method === 'DELETE').length < 2 ? 'hang' : undefined
-    return request.path.endsWith('/commit') ? problem(409, 'counter-regressed') : undefined
+  const releases = ['hang']
+  faults.rule = ({ method, path }) => {
+    if (method === 'DELETE') return releases.shift()
+    return path.endsWith('/commit') ? problem(409, 'counter-regressed') : undefined
   }
   await assert.rejects(auth.saveCreds(), { code: 'lost', reason: 'refused' })
   while (!faults.seen.some(({ method }) => method === 'DELETE')) await sleep(10)

@@ -122,8 +122,11 @@ async def take_lease(request: web.Request) -> web.Response:
     name, body = _session(request), wire.parse_lease(await read_body(request))
     epoch = wire.lease_epoch(request.headers)
     count = request.app[METRICS].lease
+    over, over_epoch = body.takeover, body.takeover_epoch
     try:
-        granted = await store.lease(caller, name, body.holder, body.ttl_s, takeover=body.takeover, epoch=epoch)
+        granted = await store.lease(
+            caller, name, body.holder, body.ttl_s, takeover=over, takeover_epoch=over_epoch, epoch=epoch
+        )
     except (Fenced, LeaseHeld):
         count("refused")
         raise

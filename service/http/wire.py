@@ -29,6 +29,7 @@ Json = Annotated[Raw, Meta(description="any JSON, kept as it was sent", extra_js
 Creds = Annotated[Raw, Meta(description="Baileys' creds: a JSON object, kept as it was sent")]
 Keys = dict[str, dict[str, Json]]
 Count = Annotated[int, Meta(ge=0)]
+Epoch = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 
 CREDS_MOST = 4 << 20
 """The longest creds. Real ones have 4 to 40 KB; whoever stores and checks them has to read them whole."""
@@ -86,11 +87,14 @@ class StateBody(Quiet, forbid_unknown_fields=True):
 class LeaseBody(Struct, forbid_unknown_fields=True):
     """Take or renew. The holder is unique to a process: it tells its lease from another's. ``takeover`` raises the epoch
     whoever holds the lease; with a Lease-Epoch only that of one's own lease of that epoch, or the answer is 409.
+    ``takeover_epoch`` does so while the session's epoch is this one, which a 423 tells, and says nothing when it is another:
+    asked twice it takes over once, and who came after that keeps the session.
     """
 
     holder: Annotated[str, Meta(min_length=1, max_length=200)]
     ttl_s: Annotated[float, Meta(ge=1, le=3600)]
     takeover: bool = False
+    takeover_epoch: Epoch | None = None
 
 
 class CommitAnswer(Struct):
@@ -144,7 +148,7 @@ class DeleteAnswer(Quiet):
 
 
 class Problem(Struct, omit_defaults=True):
-    """RFC 9457. ``type`` is a stable slug URI."""
+    """RFC 9457. ``type`` is a stable slug URI. Another's lease is told by its holder, its end, and the epoch to take over."""
 
     type: str
     title: str
@@ -154,6 +158,7 @@ class Problem(Struct, omit_defaults=True):
     request_id: str | UnsetType = UNSET
     holder: str | UnsetType = UNSET
     expires_at: str | UnsetType = UNSET
+    epoch: int | UnsetType = UNSET
     row: str | UnsetType = UNSET
 
 
