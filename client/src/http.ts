@@ -151,7 +151,7 @@ export function errorOf(status: number, problem: unknown, retryAfterMs?: number)
   const slug = type.slice(PROBLEM.length)
   if (status === 410) return new GoneError()
   if (status === 412) return new ConflictError()
-  if (status === 423) return new HeldError(field(problem, 'holder'), field(problem, 'expires_at'))
+  if (status === 423) return heldBy(problem)
   if (status === 409 && slug === 'fenced') return new FencedError()
   if (slug === 'corrupt') return new CorruptError(`the store answered ${status}`)
   if (status >= 500 || status === 429 || status === 408) return new UnavailableError(`answered ${status}`, retryAfterMs)
@@ -163,6 +163,12 @@ function errorOfAnswer({ status, headers, body }: RawAnswer): AuthStoreError | F
   const problem = problemIn(body)
   const error = errorOf(status, problem, Number.isFinite(seconds) ? seconds * 1000 : undefined)
   return isOurs(field(problem, 'type')) ? error : new Foreign(error.message, error)
+}
+
+function heldBy(problem: unknown): HeldError {
+  const { epoch } = problem as { epoch?: unknown }
+  const known = Number.isSafeInteger(epoch) ? (epoch as number) : undefined
+  return new HeldError(field(problem, 'holder'), field(problem, 'expires_at'), known)
 }
 
 function isOurs(type: string | undefined): type is string {

@@ -10,6 +10,8 @@ export class Faults {
   delay
   /** Every request seen: `{ method, path, headers, body }`. */
   seen = []
+  /** Called when the service has answered, whether or not anybody hears it. */
+  onAnswer
 
   /**
    * @typedef {{ status: number, body: object, headers?: object }} Answer
@@ -51,6 +53,7 @@ export class Faults {
     }
     const { hostname, port } = this.#target
     const onward = request({ hostname, port, method, path, headers }, (answer) => {
+      this.onAnswer?.(answer.statusCode)
       if (fault === 'lose-answer') {
         answer.resume().on('end', () => outgoing.destroy())
         return
