@@ -10,6 +10,7 @@ from service import integrity
 from service.errors import BadInput, Fenced, LeaseHeld
 from service.http import wire
 from service.http.body import read_body
+from service.http.echo import echo
 from service.http.failures import account_for
 from service.http.keys import CALLER, DEADLINE, METRICS, STORE
 from service.http.raw_json import BadBody, encode, quoted
@@ -162,6 +163,7 @@ async def _stream(request: web.Request, state: State, first: list[Opened]) -> we
     """A session too large to hold. When its mark does not prove it, the answer is cut off before its end."""
     response = web.StreamResponse(headers={"ETag": f'"{state.row.head.version}"'})
     response.content_type = "application/json"
+    echo(request, response)
     if "gzip" in request.headers.get("Accept-Encoding", ""):
         response.enable_compression(web.ContentCoding.gzip)
     request[DEADLINE].reschedule(None)  # what has begun cannot become a 503

@@ -7,6 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from service.http import wire
+from service.http.echo import ECHO, ECHO_IS
 from service.http.keys import OPEN_ROUTES
 from service.http.problems import TABLE
 from service.http.routes import API, Route
@@ -15,6 +16,7 @@ _REF: Final = "#/components/schemas/{name}"
 _HEADERS: Final = {
     "Lease-Epoch": ("integer", "The epoch of the lease this write is made under."),
     "If-Match": ("string", 'The version it was made for, as "<version>".'),
+    ECHO: ("string", ECHO_IS),
     "Idempotency-Key": ("string", "A UUID; a commit sent twice applies once, while it is among the last sixteen."),
 }
 _QUERY: Final = {
@@ -56,7 +58,11 @@ def _operation(route: Route, schemas: dict[int, Any]) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": route.handler.__name__ if route.path != "/health" else "health",
         "summary": route.does,
-        "parameters": [*_path_parameters(route), *_named("query", route.query), *_named("header", route.headers)],
+        "parameters": [
+            *_path_parameters(route),
+            *_named("query", route.query),
+            *_named("header", (*route.headers, ECHO)),
+        ],
         "responses": {str(route.status): _answer(route, schemas), **_problems(route, schemas)},
     }
     if route.body is not None:
