@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { RawAnswer } from './answer-reader.js'
 import { Connections, Foreign } from './connections.js'
 import type { TlsOptions } from './connections.js'
+import { Echoes } from './echoes.js'
 import {
   AuthStoreError,
   ConflictError,
@@ -43,6 +44,7 @@ type Read<T> = (body: Buffer, status: number) => T
 export class StoreClient {
   readonly #connections: Connections
   readonly #authorization: string
+  readonly #echoes = new Echoes()
   #answeredAt = 0
 
   /**
@@ -81,9 +83,13 @@ export class StoreClient {
   /** One attempt. */
   async once<T>(call: Call, read: Read<T>, timeoutMs: number, signal?: AbortSignal): Promise<T> {
     call.onAttempt?.()
-    return this.#exchange(call, timeoutMs, signal, (answer) => {
+    const word = this.#echoes.next()
+    return this.#exchange(call, word, timeoutMs, signal, (answer) => {
       const { status, body } = answer
-      if (status < 200 || status > 299) throw errorOfAnswer(answer)
+      const failure = status < 200 || status > 299 ? errorOfAnswer(answer) : undefined
+      // Somebody else's is none of the service's anyway.
+      if (!(failure instanceof Foreign)) this.#echoes.assertAnswers(word, answer)
+      if (failure) throw failure
       try {
         return read(body, status)
       } catch (error) {
@@ -101,11 +107,12 @@ export class StoreClient {
 
   async #exchange<T>(
     { method, path, headers, body, background }: Call,
+    word: string,
     timeoutMs: number,
     signal: AbortSignal | undefined,
     read: (answer: RawAnswer) => T,
   ): Promise<T> {
-    let lines = this.#authorization
+    let lines = this.#authorization + this.#echoes.lineOf(word)
     for (const name in headers) lines += `${name}: ${headers[name] ?? ''}\r\n`
     try {
       const raw = { method, path, headers: lines, body, background }

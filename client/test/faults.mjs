@@ -48,7 +48,9 @@ export class Faults {
     if (fault === 'hang') return
     if (fault === 'lose-request') return outgoing.destroy()
     if (typeof fault === 'object') {
-      outgoing.writeHead(fault.status, { 'content-type': 'application/problem+json', ...fault.headers })
+      // In the name of the service.
+      const echo = headers['authstore-echo'] && { 'authstore-echo': headers['authstore-echo'] }
+      outgoing.writeHead(fault.status, { 'content-type': 'application/problem+json', ...echo, ...fault.headers })
       return outgoing.end(JSON.stringify(fault.body))
     }
     const { hostname, port } = this.#target
