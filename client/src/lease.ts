@@ -175,6 +175,8 @@ export class Lease {
   }
 
   #schedule(delayMs: number): void {
+    // Renewals may be under way side by side: one of them is followed by the next.
+    clearTimeout(this.#timer)
     this.#timer = setTimeout(() => void this.#onTimer(), delayMs).unref()
   }
 
