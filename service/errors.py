@@ -92,10 +92,11 @@ class OutcomeUnknown(VersionMismatch):
 class LeaseHeld(ServiceError):
     """Another holder's lease lives."""
 
-    def __init__(self, holder: str, expires_at: str) -> None:
+    def __init__(self, holder: str, expires_at: str, epoch: int) -> None:
         super().__init__()
         self.holder = holder
         self.expires_at = expires_at
+        self.epoch = epoch
 
 
 class KeyReused(ServiceError):

@@ -186,6 +186,25 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseAsk:
+    """What is asked of a session's lease.
+
+    ``takeover`` ends whatever lease there is and begins another, ``takeover_epoch`` does so while the session's epoch is
+    this one; with ``epoch`` either ends only the lease of that epoch, of the same holder.
+    """
+
+    holder: str = field(repr=False)
+    ttl_s: float
+    takeover: bool
+    takeover_epoch: int | None
+    epoch: int | None
+
+    def takes_over(self, epoch: int) -> bool:
+        """Whether a session of this epoch is taken from whoever holds it."""
+        return self.takeover or self.takeover_epoch == epoch
+
+
+@dataclass(frozen=True, slots=True)
 class Granted:
     """A lease taken or renewed. ``event``: how, as far as can be told without a lock."""
 

@@ -199,7 +199,9 @@ class Faults:
             good,
             f"Basic {good}",
         ]
-        return [self._ask("GET", "/v1/sessions", authorization=header) for header in headers]
+        echoed = b"GET /v1/sessions HTTP/1.1\r\nHost: x\r\nAuthstore-Echo: " + bad.encode() + b"_\r\n\r\n"
+        asked = [self._ask("GET", "/v1/sessions", authorization=header) for header in headers]
+        return [*asked, self._say(echoed)]
 
     def malformed_http(self) -> list[int | None]:
         """Not HTTP: answered before there is a request, by what the parser stumbled over."""

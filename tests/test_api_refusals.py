@@ -208,10 +208,11 @@ async def test_a_lease_that_is_gone_is_not_renewed_into_an_empty_session(api: Ap
 
 
 async def test_anothers_lease_is_423_with_its_holder(api: Api, kept: str):
-    await api.lease(kept, "one")
+    epoch = await api.lease(kept, "one")
     async with api.unchanged():
         answer = await api.ask("POST", at(kept, "lease"), {"holder": "two", "ttl_s": 60})
     assert (answer.status, answer.slug, answer.json["holder"]) == (423, "leased", "one")
+    assert answer.json["epoch"] == epoch
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)", answer.json["expires_at"])
     assert (await api.summary(kept))["lease"]["holder"] == "one"
 

@@ -134,6 +134,46 @@ async def test_a_takeover_of_an_epoch_ends_that_lease_of_ones_own_and_no_other(a
     assert await api.lease(session, "two") == first + 2
 
 
+async def test_a_takeover_of_anothers_epoch_takes_the_session_from_that_owner_and_from_none_after(api: Api):
+    session = fresh()
+    first = await api.lease(session, "one")
+    held = await api.ask("POST", at(session, "lease"), {"holder": "two", "ttl_s": 30})
+    assert (held.slug, held.json["epoch"]) == ("leased", first)
+    taking = {"holder": "two", "ttl_s": 30, "takeover_epoch": first}
+    assert (await api.good("POST", at(session, "lease"), taking))["epoch"] == first + 1
+    assert (await api.ask("POST", at(session, "commit"), {}, headers=with_epoch(first))).slug == "fenced"
+    again = await api.good("POST", at(session, "lease"), taking)
+    assert again["epoch"] == first + 1, "asked again it is a renewal"
+    await api.ask("DELETE", at(session, "lease"), headers=with_epoch(first + 1))
+    later = await api.lease(session, "three")
+    async with api.unchanged():
+        late = await api.ask("POST", at(session, "lease"), taking)
+    assert (late.slug, late.json["holder"], late.json["epoch"]) == ("leased", "three", later)
+    await api.commit(session, {}, headers=with_epoch(later))
+    assert await api.lease(session, "three", takeover_epoch=later) == later + 1, "of a lease of one's own too"
+
+
+async def test_a_takeover_of_an_epoch_takes_what_is_free_like_any_other_ask(api: Api):
+    new, expired = fresh(), fresh()
+    assert await api.lease(new, "one", takeover_epoch=7) == 1
+    first = await api.lease(expired, "one")
+    await expire(api, expired)
+    assert await api.lease(expired, "two", takeover_epoch=first + 5) == first + 1
+    async with api.unchanged():
+        for wrong in (-1, 1.5, "1", True, 2**63):
+            body = {"holder": "two", "ttl_s": 5, "takeover_epoch": wrong}
+            assert (await api.ask("POST", at(new, "lease"), body)).slug == "bad-body"
+
+
+async def test_of_takeovers_of_one_epoch_one_comes_first(api: Api):
+    session = fresh()
+    first = await api.lease(session, "one")
+    bodies = [{"holder": f"h{n}", "ttl_s": 30, "takeover_epoch": first} for n in range(8)]
+    answers = await asyncio.gather(*(api.ask("POST", at(session, "lease"), body) for body in bodies))
+    assert sorted(answer.status for answer in answers) == [200] + [423] * 7
+    assert (await api.summary(session))["epoch"] == first + 1
+
+
 @pytest.mark.parametrize(
     ("holder", "takeover", "status"), [("two", True, 200), ("one", False, 200), ("two", False, 423)]
 )

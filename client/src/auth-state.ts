@@ -1,9 +1,9 @@
 /** `useRemoteAuthState`: a Baileys auth state that lives in a baileys-auth-store service. */
 import type { BaileysModule } from './codec.js'
 import type { TlsOptions } from './connections.js'
-import { ClosedError, LostError } from './errors.js'
+import { ClosedError, HeldError, LostError } from './errors.js'
 import type { StoreFailure } from './errors.js'
-import { forget, recall, remember } from './ghosts.js'
+import { forget, isLeft, recall, recallHeld, remember } from './ghosts.js'
 import type { Ghost } from './ghosts.js'
 import { openWhenFree } from './held.js'
 import { defaultHolder, isAnothers, Lease } from './lease.js'
@@ -93,16 +93,18 @@ export async function useRemoteAuthState<B extends BaileysModule>(
   }
   const { ttl = 60, takeover = false, waitMs = 0 } = options
   const { client } = service
-  // Without the token: a session that was lost for the former one is opened again with another.
   const place = `${service.address} ${name}`
-  const open = async (): Promise<RemoteAuthState<B>> => {
-    const known = recall(place, options.holder)
+  const attempt = async (known: Ghost | undefined): Promise<RemoteAuthState<B>> => {
     const holder = options.holder ?? known?.holder ?? defaultHolder()
-    const taking = { client, session: name, holder, ttl, attemptMs, reclaim: known !== undefined, onFailure }
+    // One that is named by the caller may have a past in any process.
+    const reclaim = known !== undefined || options.holder !== undefined
+    const taking = { client, session: name, holder, ttl, attemptMs, reclaim, onFailure }
     const until = (): number => performance.now() + ttl * 1000 + attemptMs
     const removal = ({ epoch }: Lease): Removal =>
       new Removal({ client, session: name, epoch, deadlineMs: commitDeadlineMs, attemptMs })
-    const owned: Owned = { session, service, place, removal, ghost: (stop) => ({ holder, until: until(), stop }) }
+    const unique = options.holder === undefined && (known?.unique ?? true)
+    const whose = { place, token: options.token, holder, unique }
+    const owned: Owned = { session, service, removal, ghost: (stop) => ({ ...whose, until: until(), stop }) }
     try {
       owned.lease = await Lease.take(taking, openDeadlineMs, takeover)
       owned.lease.keep()
@@ -111,8 +113,19 @@ export async function useRemoteAuthState<B extends BaileysModule>(
     } catch (error) {
       // Unanswered it may have been taken all the same, and refused for the token it is what it was.
       const free = owned.lease ? await owned.lease.release() : isAnothers(error)
-      if (!free) remember(place, owned.ghost(() => undefined))
+      if (!free) remember(owned.ghost(() => undefined))
       throw error
+    }
+  }
+  const open = async (): Promise<RemoteAuthState<B>> => {
+    try {
+      return await attempt(recall(place, options.token, options.holder))
+    } catch (error) {
+      // A session that was lost for the former token, say, is opened again with another.
+      const isOpen = options.holder === undefined && error instanceof HeldError
+      const left = isOpen ? recallHeld(place, error.holder) : undefined
+      if (!left) throw error
+      return await attempt(left)
     }
   }
   try {
@@ -128,40 +141,43 @@ interface Owned {
   session: Session
   service: Service
   lease?: Lease
-  /** Of the session on this service. */
-  place: string
   ghost: (stop: () => void) => Ghost
   removal: (lease: Lease) => Removal
 }
 
 /** Gives a lost session's lease free as soon as the store can be asked: whoever opens it next is not to wait for it. */
-function letGo({ place, ghost }: Owned, lease: Lease): void {
+function letGo({ ghost }: Owned, lease: Lease): Ghost {
   const abort = new AbortController()
   const left = ghost(() => {
     abort.abort()
   })
-  remember(place, left)
+  remember(left)
   void lease.releaseLater(abort.signal).then((free) => {
-    if (free) forget(place, left)
+    if (free) forget(left)
   })
+  return left
 }
 
 function face<B extends BaileysModule>(owned: Owned, lease: Lease): RemoteAuthState<B> {
-  const { session, service, place, ghost } = owned
+  const { session, service, ghost } = owned
   let closing: Promise<void> | undefined
   let lost: LostError | undefined
+  let left: Ghost | undefined
   session.whenLost((why) => {
     lost = why
     const { reason } = why
-    if (reason !== 'fenced' && reason !== 'gone' && reason !== 'held') letGo(owned, lease)
+    if (reason !== 'fenced' && reason !== 'gone' && reason !== 'held') left = letGo(owned, lease)
   })
   const close = async (): Promise<void> => {
     try {
       await session.close()
     } finally {
-      const free = await lease.release()
-      // Of a lost one that is remembered already.
-      if (!free && !lost) remember(place, ghost(() => undefined))
+      // A lost one's may be another owner's by now, and is let go in the background: at most that is not waited for.
+      if (!lost || (left && isLeft(left))) {
+        const free = await lease.release()
+        if (!lost && !free) remember(ghost(() => undefined))
+        if (left && free) forget(left)
+      }
       service.leave()
     }
   }

@@ -77,6 +77,8 @@ export class Connections {
       const connection = this.#takeIdle() ?? (await this.#take(timeoutMs))
       const { used } = connection
       try {
+        // While it waited for the connection, too.
+        signal?.throwIfAborted()
         const answer = await connection.exchange(message, end, signal)
         this.#guess = ''
         return read(answer)
@@ -137,8 +139,10 @@ export class Connections {
   }
 
   #connect(): Connection {
+    // A TLS option may be one that throws.
+    const connection = new Connection(this.#open())
     this.#count++
-    return new Connection(this.#open())
+    return connection
   }
 
   #give(connection: Connection): void {

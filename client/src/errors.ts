@@ -75,10 +75,14 @@ export class GoneError extends AuthStoreError {
 export class HeldError extends AuthStoreError {
   override readonly code = 'held'
 
-  /** @param expiresAt RFC 3339, UTC: when the other owner's lease ends unless it is renewed. */
+  /**
+   * @param expiresAt RFC 3339, UTC: when the other owner's lease ends unless it is renewed.
+   * @param epoch of the other owner's lease; an earlier release of the service does not tell it.
+   */
   constructor(
     readonly holder: string | undefined,
     readonly expiresAt: string | undefined,
+    readonly epoch?: number,
     detail?: string,
   ) {
     super(`another owner holds the session: ${holder ?? 'unnamed'}, until ${expiresAt ?? 'an unknown time'}`, detail)

@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { RawAnswer } from './answer-reader.js'
 import { Connections, Foreign } from './connections.js'
 import type { TlsOptions } from './connections.js'
+import { Echoes } from './echoes.js'
 import {
   AuthStoreError,
   ConflictError,
@@ -44,6 +45,7 @@ type Read<T> = (body: Buffer, status: number) => T
 export class StoreClient {
   readonly #connections: Connections
   readonly #authorization: string
+  readonly #echoes = new Echoes()
   #answeredAt = 0
 
   /**
@@ -82,9 +84,13 @@ export class StoreClient {
   /** One attempt. */
   async once<T>(call: Call, read: Read<T>, timeoutMs: number, signal?: AbortSignal): Promise<T> {
     call.onAttempt?.()
-    return this.#exchange(call, timeoutMs, signal, (answer) => {
+    const word = this.#echoes.next()
+    return this.#exchange(call, word, timeoutMs, signal, (answer) => {
       const { status, body } = answer
-      if (status < 200 || status > 299) throw errorOfAnswer(answer)
+      const failure = status < 200 || status > 299 ? errorOfAnswer(answer) : undefined
+      // Somebody else's is none of the service's anyway.
+      if (!(failure instanceof Foreign)) this.#echoes.assertAnswers(word, answer)
+      if (failure) throw failure
       try {
         return read(body, status)
       } catch (error) {
@@ -102,11 +108,12 @@ export class StoreClient {
 
   async #exchange<T>(
     { method, path, headers, body, background }: Call,
+    word: string,
     timeoutMs: number,
     signal: AbortSignal | undefined,
     read: (answer: RawAnswer) => T,
   ): Promise<T> {
-    let lines = this.#authorization
+    let lines = this.#authorization + this.#echoes.lineOf(word)
     for (const name in headers) lines += `${name}: ${headers[name] ?? ''}\r\n`
     try {
       const raw = { method, path, headers: lines, body, background }
@@ -153,7 +160,7 @@ export function errorOf(status: number, problem: unknown, retryAfterMs?: number)
   const detail = detailOf(problem)
   if (status === 410) return new GoneError(detail)
   if (status === 412) return new ConflictError(detail)
-  if (status === 423) return new HeldError(field(problem, 'holder'), field(problem, 'expires_at'), detail)
+  if (status === 423) return heldBy(problem, detail)
   if (status === 409 && slug === 'fenced') return new FencedError(detail)
   if (slug === 'corrupt') return new CorruptError(`the store answered ${status}`, detail)
   if (status >= 500 || status === 429 || status === 408) {
@@ -174,6 +181,12 @@ function errorOfAnswer({ status, headers, body }: RawAnswer): AuthStoreError | F
   const problem = problemIn(body)
   const error = errorOf(status, problem, Number.isFinite(seconds) ? seconds * 1000 : undefined)
   return isOurs(field(problem, 'type')) ? error : new Foreign(error.message, error)
+}
+
+function heldBy(problem: unknown, detail: string | undefined): HeldError {
+  const { epoch } = problem as { epoch?: unknown }
+  const known = Number.isSafeInteger(epoch) ? (epoch as number) : undefined
+  return new HeldError(field(problem, 'holder'), field(problem, 'expires_at'), known, detail)
 }
 
 function isOurs(type: string | undefined): type is string {

@@ -55,7 +55,7 @@ export class Lease {
     const lease = new Lease(options)
     const end = performance.now() + deadlineMs
     // Asked again when an answer is lost, it is a renewal: the holder is the same.
-    await lease.#askUntil(end, takeover)
+    await (takeover ? lease.#takeOver(end) : lease.#askUntil(end, false))
     if (options.reclaim) await lease.#endOwnPast(end)
     return lease
   }
@@ -126,6 +126,26 @@ export class Lease {
     return `/v1/sessions/${this.#options.session}/lease`
   }
 
+  /**
+   * Takes it from the owner whose lease lives, at the epoch that the store tells of it: asked twice, what comes late
+   * would otherwise take the session from whoever owns it by then.
+   */
+  async #takeOver(end: number): Promise<void> {
+    let takeover: Takeover = false
+    for (;;) {
+      try {
+        await this.#askUntil(end, takeover)
+        return
+      } catch (error) {
+        if (!(error instanceof HeldError)) throw error
+        // An earlier release does not tell it. Another one now is of another owner, who came in between.
+        const next: Takeover = error.epoch ?? true
+        if (next === takeover) throw error
+        takeover = next
+      }
+    }
+  }
+
   /** Has the store count on, so that what is on its way for this lease's former life comes too late. */
   async #endOwnPast(end: number): Promise<void> {
     for (;;) {
@@ -142,7 +162,7 @@ export class Lease {
     }
   }
 
-  #askUntil(end: number, takeover: boolean): Promise<void> {
+  #askUntil(end: number, takeover: Takeover): Promise<void> {
     const { client, attemptMs, ttl } = this.#options
     // Answered later than its ttl a lease would be over.
     const patience = { deadlineMs: end - performance.now(), attemptMs: Math.min(attemptMs, ttl * 1000) }
@@ -155,6 +175,8 @@ export class Lease {
   }
 
   #schedule(delayMs: number): void {
+    // Renewals may be under way side by side: one of them is followed by the next.
+    clearTimeout(this.#timer)
     this.#timer = setTimeout(() => void this.#onTimer(), delayMs).unref()
   }
 
@@ -194,9 +216,10 @@ export class Lease {
     return this.#ask(false, (call, read) => client.once(call, read, timeoutMs, this.#abort.signal))
   }
 
-  async #ask(takeover: boolean, send: Send): Promise<void> {
+  async #ask(takeover: Takeover, send: Send): Promise<void> {
     const { holder, ttl } = this.#options
-    const body = JSON.stringify({ holder, ttl_s: ttl, ...(takeover && { takeover }) })
+    const over = typeof takeover === 'number' ? { takeover_epoch: takeover } : takeover ? { takeover } : {}
+    const body = JSON.stringify({ holder, ttl_s: ttl, ...over })
     let asked = 0
     let askedAt = 0
     const onAttempt = (): void => {
@@ -206,7 +229,7 @@ export class Lease {
     // With its epoch this very lease is renewed or counted on, and the session never taken back from a later owner.
     const headers: Record<string, number> = this.#epoch === 0 ? {} : { 'lease-epoch': this.#epoch }
     const call: Call = { method: 'POST', path: this.#path, headers, body, onAttempt }
-    this.#epoch = await send(call, (answer) => this.#epochIn(answer, takeover))
+    this.#epoch = await send(call, (answer) => this.#epochIn(answer, takeover === true))
     this.#validUntil = asked + ttl * 1000
     this.#askedAt = askedAt
   }
@@ -224,6 +247,9 @@ export class Lease {
     return epoch
   }
 }
+
+/** Whether to end a lease that lives, or the epoch of the one to end. */
+type Takeover = boolean | number
 
 type Send = (call: Call, read: (body: Buffer) => number) => Promise<number>
 

@@ -76,7 +76,7 @@ export class CommitQueue implements Sender {
     if (this.#ended) return Promise.reject(this.#ended)
     const count = countOf(keys)
     let batch = this.#waiting.at(-1)
-    if (!batch || !hasRoom(batch, size, count)) {
+    if (!batch || !hasRoom(batch, size, count, keys)) {
       // The line asks a tick later: creds.update comes that much ahead of the keys it belongs to.
       if (!batch && !this.#underWay) this.#options.line.ready(this)
       batch = newBatch()
@@ -189,10 +189,11 @@ function countOf(keys: KeyChanges): number {
   return count
 }
 
-function hasRoom(batch: Batch, size: number, count: number): boolean {
+function hasRoom(batch: Batch, size: number, count: number, keys: KeyChanges): boolean {
   if (batch.count === 0 || count === 0) return true
-  const most = batch.expecting ? { size: LARGEST_SET, keys: MOST_KEYS } : SHARED
-  return batch.size + size <= most.size && batch.count + count <= most.keys
+  const together = batch.size + size
+  if (!batch.expecting) return together <= SHARED.size && batch.count + count <= SHARED.keys
+  return batch.count + count <= MOST_KEYS && fits(together, batch.keys, keys)
 }
 
 function addCreds(batch: Batch, creds: string): void {
@@ -252,9 +253,15 @@ export function assertId(id: string): void {
 /** @param size characters of its ids and texts. @throws RefusedError for a set that no request can hold. */
 export function assertSize(size: number, keys: KeyChanges): void {
   if (countOf(keys) > MOST_KEYS) throw new RefusedError(422, 'too-many-keys')
-  if (size * MOST_BYTES_OF_ONE <= LARGEST_SET) return
+  if (!fits(size, keys)) throw new RefusedError(413, 'too-large')
+}
+
+/** @param size of all of them, in characters: their bytes are counted only where that does not tell. */
+function fits(size: number, ...all: KeyChanges[]): boolean {
+  if (size * MOST_BYTES_OF_ONE <= LARGEST_SET) return true
   // A longer text could not even be put together.
-  if (size > LARGEST_SET || Buffer.byteLength(textOf(keys)) > LARGEST_SET) throw new RefusedError(413, 'too-large')
+  if (size > LARGEST_SET) return false
+  return all.reduce((sum, keys) => sum + Buffer.byteLength(textOf(keys)), 0) <= LARGEST_SET
 }
 
 function isNoText(name: string): boolean {

@@ -119,3 +119,23 @@ test('creds and the keys of their tick share a commit, whatever waits and howeve
   }
   await close()
 })
+
+test('what shares a commit with creds is counted in bytes: two sets that fit alone may not fit together', async () => {
+  const { state, saveCreds, close } = await open()
+  const large = '\u00e4'.repeat(16 * 2 ** 20)
+  faults.seen.length = 0
+  const write = (id, value) => state.keys.set({ 'app-state-sync-version': { [id]: value } })
+  await Promise.all([saveCreds(), write('a', large), write('b', large)])
+  assert.equal(faults.commits().length, 2)
+  await close()
+})
+
+test('sets of one tick with creds share a commit as long as their bytes fit', async () => {
+  const { state, saveCreds, close } = await open()
+  const [wide, narrow] = ['\u00e4'.repeat(5 * 2 ** 20), 'x'.repeat(2 * 2 ** 20)]
+  faults.seen.length = 0
+  const write = (id, value) => state.keys.set({ 'app-state-sync-version': { [id]: value } })
+  await Promise.all([saveCreds(), write('a', wide), write('b', narrow), write('c', 1)])
+  assert.equal(faults.commits().length, 1)
+  await close()
+})

@@ -249,3 +249,29 @@ test('over a unix socket', async () => {
   })
   await rm(folder, { recursive: true })
 })
+
+test('who gave up while waiting for a free connection asks nothing', async () => {
+  const held = []
+  const server = createHttp((_request, response) => held.push(response))
+  await during(server, [0, '127.0.0.1'], async ({ port }) => {
+    const connections = new Connections(new URL(`http://127.0.0.1:${port}`))
+    const first = Array.from({ length: 32 }, () => connections.exchange(get, 10_000))
+    const abort = new AbortController()
+    const given = assert.rejects(connections.exchange(get, 10_000, abort.signal), { name: 'AbortError' })
+    const last = connections.exchange(get, 10_000)
+    while (held.length < 32) await new Promise((resolve) => setTimeout(resolve, 5))
+    abort.abort()
+    for (const response of held.splice(0)) response.end('{}')
+    await Promise.all([...first, given])
+    while (held.length < 1) await new Promise((resolve) => setTimeout(resolve, 5))
+    held[0].end('{}')
+    await last
+    assert.equal(held.length, 1)
+    connections.close()
+  })
+})
+
+test('a connection that could not even be begun takes no place', async () => {
+  const connections = new Connections(new URL('https://127.0.0.1:1'), { cert: 'no certificate' })
+  for (let n = 0; n < 40; n++) await assert.rejects(connections.exchange(get, 1000), /PEM/)
+})

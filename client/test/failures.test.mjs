@@ -385,3 +385,31 @@ test('after a sleep that our own clock did not count, reads wait until the store
   }
   await auth.close()
 })
+
+test('a renewal on the way as reads wait for another one is no second chain of them', async () => {
+  const session = newName()
+  const auth = await open(session, { ttl: 1.5 })
+  await auth.state.keys.set({ session: { a: 1 } })
+  const isRenewal = ({ method, path }) => method === 'POST' && path.endsWith('/lease')
+  const renewals = () => faults.seen.filter(isRenewal).length
+  let go
+  const now = Date.now
+  for (let suspends = 1; suspends < 4; suspends++) {
+    const before = renewals()
+    const held = new Promise((resolve) => (go = resolve))
+    faults.delay = (request) => (isRenewal(request) ? held : undefined)
+    while (renewals() === before) await sleep(5)
+    Date.now = () => now() + suspends * 10_000
+    const read = auth.state.keys.get('session', ['a'])
+    while (renewals() < before + 2) await sleep(5)
+    faults.delay = undefined
+    go()
+    await read
+  }
+  Date.now = now
+  const before = renewals()
+  await sleep(3_000)
+  const most = renewals() - before
+  assert.ok(most <= 7, `${most} renewals in 3 s, three a ttl of 1.5 s`)
+  await auth.close()
+})

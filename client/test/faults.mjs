@@ -10,6 +10,8 @@ export class Faults {
   delay
   /** Every request seen: `{ method, path, headers, body }`. */
   seen = []
+  /** Called when the service has answered, whether or not anybody hears it. */
+  onAnswer
 
   /**
    * @typedef {{ status: number, body: object, headers?: object }} Answer
@@ -46,11 +48,14 @@ export class Faults {
     if (fault === 'hang') return
     if (fault === 'lose-request') return outgoing.destroy()
     if (typeof fault === 'object') {
-      outgoing.writeHead(fault.status, { 'content-type': 'application/problem+json', ...fault.headers })
+      // In the name of the service.
+      const echo = headers['authstore-echo'] && { 'authstore-echo': headers['authstore-echo'] }
+      outgoing.writeHead(fault.status, { 'content-type': 'application/problem+json', ...echo, ...fault.headers })
       return outgoing.end(JSON.stringify(fault.body))
     }
     const { hostname, port } = this.#target
     const onward = request({ hostname, port, method, path, headers }, (answer) => {
+      this.onAnswer?.(answer.statusCode)
       if (fault === 'lose-answer') {
         answer.resume().on('end', () => outgoing.destroy())
         return

@@ -251,3 +251,44 @@ test('close ends although somebody goes on writing: what came before is stored, 
   assert.deepEqual((await again.state.keys.get('session', ['a'])).a, { written: written - 1 })
   await again.close()
 })
+
+test('closing a session that was lost long ago ends no lease of a later owner of the same name', async () => {
+  const [session, holder] = [newName(), 'pod-1']
+  const brief = { holder, ttl: 1, requestTimeoutMs: 200 }
+  const first = await lose(session, brief)
+  const { epoch } = await summary(session)
+  // Past what this process remembers of it.
+  await sleep(1_500)
+  faults.rule = () => undefined
+  const second = await open(session, { holder })
+  assert.ok((await summary(session)).epoch > epoch)
+  await first.close()
+  assert.equal((await summary(session)).lease.holder, holder)
+  await second.state.keys.set({ session: { b: 2 } })
+  await second.close()
+})
+
+test('an owner who is named has an epoch of its own, also where another process left the lease', async () => {
+  const [session, holder] = [newName(), 'pod-1']
+  await (await open(session, { holder })).close()
+  const headers = { authorization: `Bearer ${service.token}`, 'content-type': 'application/json' }
+  const lease = { method: 'POST', headers, body: JSON.stringify({ holder, ttl_s: 60 }) }
+  const { epoch } = await (await fetch(`${service.url}/v1/sessions/${session}/lease`, lease)).json()
+  const auth = await open(session, { holder })
+  assert.ok((await summary(session)).epoch > epoch)
+  await auth.close()
+})
+
+test('closing a lost session gives it free before the process ends, where the store can be asked again', async () => {
+  const session = newName()
+  const auth = await open(session)
+  const releases = ['hang']
+  faults.rule = ({ method, path }) => {
+    if (method === 'DELETE') return releases.shift()
+    return path.endsWith('/commit') ? problem(409, 'counter-regressed') : undefined
+  }
+  await assert.rejects(auth.saveCreds(), { code: 'lost', reason: 'refused' })
+  while (!faults.seen.some(({ method }) => method === 'DELETE')) await sleep(10)
+  await auth.close()
+  assert.equal((await summary(session)).lease, null)
+})

@@ -1,5 +1,5 @@
 /** The store the tests run against: the one AUTHSTORE_URL names, or one of our own, started from this project. */
-import { spawn } from 'node:child_process'
+import { execFile, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { createServer } from 'node:net'
@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
 
 const COMMAND = fileURLToPath(new URL('../../.venv/bin/authstore', import.meta.url))
 const READY_WITHIN_MS = 90_000
@@ -17,7 +18,8 @@ export async function startService() {
   return url ? { url, token, stop: async () => {} } : startOwn()
 }
 
-async function startOwn() {
+/** @returns `{ url, token, stop, tokenOf(tenant) }`, whatever AUTHSTORE_URL names. */
+export async function startOwn() {
   const folder = await mkdtemp(join(tmpdir(), 'authstore-client-'))
   const port = await freePort()
   const token = randomBytes(24).toString('base64url')
@@ -36,11 +38,15 @@ async function startOwn() {
     await exited
     await rm(folder, { recursive: true, force: true })
   }
+  const tokenOf = async (tenant) => {
+    const { stdout } = await promisify(execFile)(COMMAND, ['token', 'create', '--tenant', tenant], { env })
+    return stdout.trim().split(/\s+/).at(-1)
+  }
   const url = `http://127.0.0.1:${port}`
   for (const end = Date.now() + READY_WITHIN_MS; Date.now() < end; await sleep(100)) {
     if (child.exitCode !== null) throw new Error(`the service ended: ${errors}`)
     const ready = await fetch(`${url}/health/ready`).catch(() => undefined)
-    if (ready?.ok) return { url, token, stop }
+    if (ready?.ok) return { url, token, stop, tokenOf }
   }
   await stop()
   throw new Error(`the service was not ready: ${errors}`)

@@ -10,6 +10,7 @@
 | `body.py` | a body whole: media type, coding, size |
 | `raw_json.py` | bodies whose values stay text |
 | `edge.py` | the one middleware: token, answer, error, metrics |
+| `echo.py` | which request an answer is to, said back to who asked |
 | `failures.py` | a failed request told to its sender and to the operator |
 | `access.py` | header -> caller |
 | `problems.py` | the one table of error -> status |

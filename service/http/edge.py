@@ -9,6 +9,7 @@ from aiohttp import web
 
 from service.errors import Unavailable
 from service.http.access import caller_of
+from service.http.echo import echo
 from service.http.failures import account_for, route_of
 from service.http.keys import CALLER, DEADLINE, METRICS, OPEN_ROUTES, STOPPING, STORE, TIMEOUT_S
 from service.http.problems import response_of
@@ -40,6 +41,7 @@ async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
         response = response_of(account_for(request, error), error)
     if not response.prepared:
         response.headers["X-Request-Id"] = request_id
+        echo(request, response)
         _compress(request, response)
         if app[STOPPING]():
             response.force_close()  # or the next request meets a connection that is about to be closed

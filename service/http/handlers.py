@@ -10,6 +10,7 @@ from service import integrity
 from service.errors import BadInput, Fenced, LeaseHeld
 from service.http import wire
 from service.http.body import read_body
+from service.http.echo import echo
 from service.http.failures import account_for
 from service.http.keys import CALLER, DEADLINE, METRICS, STORE
 from service.http.raw_json import BadBody, encode, quoted
@@ -122,8 +123,11 @@ async def take_lease(request: web.Request) -> web.Response:
     name, body = _session(request), wire.parse_lease(await read_body(request))
     epoch = wire.lease_epoch(request.headers)
     count = request.app[METRICS].lease
+    over, over_epoch = body.takeover, body.takeover_epoch
     try:
-        granted = await store.lease(caller, name, body.holder, body.ttl_s, takeover=body.takeover, epoch=epoch)
+        granted = await store.lease(
+            caller, name, body.holder, body.ttl_s, takeover=over, takeover_epoch=over_epoch, epoch=epoch
+        )
     except (Fenced, LeaseHeld):
         count("refused")
         raise
@@ -159,6 +163,7 @@ async def _stream(request: web.Request, state: State, first: list[Opened]) -> we
     """A session too large to hold. When its mark does not prove it, the answer is cut off before its end."""
     response = web.StreamResponse(headers={"ETag": f'"{state.row.head.version}"'})
     response.content_type = "application/json"
+    echo(request, response)
     if "gzip" in request.headers.get("Accept-Encoding", ""):
         response.enable_compression(web.ContentCoding.gzip)
     request[DEADLINE].reschedule(None)  # what has begun cannot become a 503

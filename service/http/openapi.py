@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from service.http import wire
+from service.http.echo import ECHO, ECHO_IS
 from service.http.examples import EXAMPLES
 from service.http.keys import OPEN_ROUTES
 from service.http.problems import KINDS
@@ -38,7 +39,8 @@ _QUERY: Final = {
 _ABOUT: Final = (
     "The auth state of WhatsApp sessions: sealed, atomic, fenced. The scopes named under `security` are what a token needs at "
     "least: `read` sees, `write` also changes, `admin` also reads the metrics whatever its tenant. `x-problems` are the kinds "
-    "of problems that a call answers with, and what each means."
+    "of problems that a call answers with, and what each means. "
+    f"Any request may carry `{ECHO}`: {ECHO_IS}"
 )
 
 

@@ -97,7 +97,7 @@ def _told(error: Exception, status: int, slug: str) -> Problem:
     if isinstance(error, errors.ServiceError) and error.pointer is not None:
         problem.pointer = error.pointer
     if isinstance(error, errors.LeaseHeld):
-        problem.holder, problem.expires_at = error.holder, error.expires_at
+        problem.holder, problem.expires_at, problem.epoch = error.holder, error.expires_at, error.epoch
     if isinstance(error, errors.Corrupt) and error.row is not None:
         problem.row = error.row
     return problem

@@ -1,4 +1,4 @@
-"""Below the router: what is not HTTP, or is refused before the edge sees it, is a problem too and is never echoed.
+"""Below the router: what is not HTTP, or is refused before the edge sees it, is a problem too and is never quoted.
 
 aiohttp answers such requests with the piece it stumbled over, which may be a header with a token or a path with a name.
 """
@@ -9,6 +9,7 @@ from typing import Any, Final
 from aiohttp import web
 from typing_extensions import override
 
+from service.http.echo import echo
 from service.http.problems import problem_of, response_of
 from service.observe import get_logger, new_request_id, report
 
@@ -70,6 +71,7 @@ class _Connection(web.RequestHandler):
             _log.exception("request failed", exc=exc, status=status)
             report(exc, request_id=request_id)
         response = response_of(problem_of(error, request_id), error)
+        echo(request, response)
         response.force_close()
         return response
 
@@ -79,4 +81,5 @@ class _Connection(web.RequestHandler):
     ) -> tuple[web.StreamResponse, bool]:
         if isinstance(resp, web.HTTPException):  # raised before the edge: its text may quote a header
             resp = response_of(problem_of(resp), resp)
+            echo(request, resp)
         return await super().finish_response(request, resp, start_time)

@@ -41,6 +41,7 @@ KeyId = Annotated[str, Meta(title="id")]
 Keys = dict[TypeName, dict[KeyId, Json]]
 Asked = Annotated[dict[TypeName, list[KeyId]], Meta(description=f"{IDS_MOST:,} ids at most")]
 Count = Annotated[int, Meta(ge=0)]
+Epoch = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Time = Annotated[datetime, Meta(tz=True)]
 
 _ROW_BYTES = len('"a":1,')
@@ -107,11 +108,14 @@ class StateBody(Quiet, forbid_unknown_fields=True):
 class LeaseBody(Struct, forbid_unknown_fields=True):
     """Take or renew. The holder is unique to a process: it tells its lease from another's. ``takeover`` raises the epoch
     whoever holds the lease; with a Lease-Epoch only that of one's own lease of that epoch, or the answer is 409.
+    ``takeover_epoch`` does so while the session's epoch is this one, which a 423 tells, and says nothing when it is another:
+    asked twice it takes over once, and who came after that keeps the session.
     """
 
     holder: Annotated[str, Meta(min_length=1, max_length=200)]
     ttl_s: Annotated[float, Meta(ge=1, le=3600)]
     takeover: bool = False
+    takeover_epoch: Epoch | None = None
 
 
 class CommitAnswer(Struct):
@@ -165,8 +169,9 @@ class DeleteAnswer(Quiet):
 
 
 class Problem(Struct, omit_defaults=True):
-    """RFC 9457. ``type`` is a stable slug URI. ``pointer``: where in the body; ``holder``, ``expires_at``: of the lease in the
-    way; ``row``: the keyed hash of a row that is damaged; ``request_id``: by which the log tells what happened.
+    """RFC 9457. ``type`` is a stable slug URI. ``pointer``: where in the body; ``holder``, ``expires_at`` and ``epoch``: of
+    the lease in the way, which ``takeover_epoch`` takes over; ``row``: the keyed hash of a row that is damaged;
+    ``request_id``: by which the log tells what happened.
     """
 
     type: str
@@ -177,6 +182,7 @@ class Problem(Struct, omit_defaults=True):
     request_id: str | UnsetType = UNSET
     holder: str | UnsetType = UNSET
     expires_at: str | UnsetType = UNSET
+    epoch: int | UnsetType = UNSET
     row: str | UnsetType = UNSET
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import asyncpg
 
-from service.records import Granted, Head, Identity, Lease, SessionRow, Vacant
+from service.records import Granted, Head, Identity, Lease, LeaseAsk, SessionRow, Vacant
 from service.sql.pool import Connection
 
 # Of the columns' base types: a row within a row has no other that the driver reads.
@@ -65,11 +65,12 @@ WHERE k.ktype <> '' GROUP BY k.sid, k.ktype
 LEASE_SQL: Final = """
 WITH upd AS (
     UPDATE sessions s SET
-        epoch = CASE WHEN s.lease_holder = $2 AND NOT $4 THEN s.epoch ELSE s.epoch + 1 END,
+        epoch = CASE WHEN s.lease_holder = $2 AND NOT ($4 OR s.epoch IS NOT DISTINCT FROM $6::bigint) THEN s.epoch
+                     ELSE s.epoch + 1 END,
         lease_holder = $2, lease_expires = now() + $3::float8 * interval '1 second'
     WHERE s.sid = $1 AND s.deleted_at IS NULL
       AND ($5::bigint IS NULL OR (s.epoch = $5 AND s.lease_holder = $2))
-      AND ($4 OR s.lease_holder IS NULL OR s.lease_holder = $2 OR s.lease_expires <= now())
+      AND ($4 OR s.epoch = $6::bigint OR s.lease_holder IS NULL OR s.lease_holder = $2 OR s.lease_expires <= now())
     RETURNING s.epoch, s.lease_expires
 )
 SELECT upd.epoch, upd.lease_expires,
@@ -196,13 +197,13 @@ async def count_keys(connection: Connection, sids: Sequence[UUID]) -> dict[UUID,
     return counts
 
 
-async def take_lease(
-    connection: Connection, sid: UUID, holder: str, ttl_s: float, *, takeover: bool, epoch: int | None
-) -> Granted | None:
-    """None when another's lease lives, ``epoch`` is not that of ``holder``'s lease, or there is no session. ``takeover``
-    raises the epoch, also of a lease of one's own.
+async def take_lease(connection: Connection, sid: UUID, ask: LeaseAsk) -> Granted | None:
+    """None when another's lease lives, the ask's epoch is not that of its holder's lease, or there is no session. Taking
+    over raises the epoch, also of a lease of one's own.
     """
-    record = await connection.fetchrow(LEASE_SQL, sid, holder, ttl_s, takeover, epoch)
+    record = await connection.fetchrow(
+        LEASE_SQL, sid, ask.holder, ask.ttl_s, ask.takeover, ask.epoch, ask.takeover_epoch
+    )
     return None if record is None else Granted(record["epoch"], record["lease_expires"], record["event"])
 
 

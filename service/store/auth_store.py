@@ -10,7 +10,7 @@ from typing import Any, Final
 from protocol.types import session_uuid
 from service.errors import ServiceError, Unavailable, WrongSchema
 from service.observe import Metrics
-from service.records import Applied, Change, Granted, NotApplied
+from service.records import Applied, Change, Granted, LeaseAsk, NotApplied
 from service.sql import health, schema
 from service.sql.commit import commit_all
 from service.sql.health import Backend
@@ -189,11 +189,20 @@ class AuthStore:
         return await self._sessions.list(caller.need("read"), prefix, after, limit)
 
     async def lease(
-        self, caller: Caller, name: str, holder: str, ttl_s: float, *, takeover: bool, epoch: int | None
+        self,
+        caller: Caller,
+        name: str,
+        holder: str,
+        ttl_s: float,
+        *,
+        takeover: bool,
+        epoch: int | None,
+        takeover_epoch: int | None = None,
     ) -> Granted:
         """Takes or renews the session's lease. Raises LeaseHeld, Fenced, Deleted."""
         tenant = caller.need("write")
-        return await self._sessions.lease(tenant, name, holder, ttl_s, takeover=takeover, epoch=epoch)
+        ask = LeaseAsk(holder, ttl_s, takeover, takeover_epoch, epoch)
+        return await self._sessions.lease(tenant, name, ask)
 
     async def release(self, caller: Caller, name: str, epoch: int) -> None:
         """Ends a lease. Raises Fenced, NoSession, Deleted."""

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from protocol.types import session_uuid
 from service.errors import Corrupt, Deleted, Fenced, LeaseHeld, NoSession, Unavailable
-from service.records import Granted, Identity, Lease, SessionRow, Vacant
+from service.records import Granted, Identity, Lease, LeaseAsk, SessionRow, Vacant
 from service.sql import sessions as sql
 from service.sql import whole
 from service.sql.journal import read_journal
@@ -89,29 +89,25 @@ class Sessions:
 
         return await self._database.ask(look)
 
-    async def lease(
-        self, tenant: str, name: str, holder: str, ttl_s: float, *, takeover: bool, epoch: int | None
-    ) -> Granted:
-        """Takes or renews. ``takeover`` ends whatever lease there is and begins another; with ``epoch`` too, only that one,
-        of the same holder. Raises LeaseHeld, Deleted; Fenced when ``epoch`` is given and not that of this holder's lease.
-        """
+    async def lease(self, tenant: str, name: str, ask: LeaseAsk) -> Granted:
+        """Takes or renews. Raises LeaseHeld, Deleted; Fenced when the ask's epoch is not that of this holder's lease."""
         sid = session_uuid(tenant, name)
         async with self._database.connection() as connection:
             for _ in range(3):
-                granted = await sql.take_lease(connection, sid, holder, ttl_s, takeover=takeover, epoch=epoch)
+                granted = await sql.take_lease(connection, sid, ask)
                 if granted is not None:
                     return granted
                 found = await sql.find(connection, sid)
                 if isinstance(found, SessionRow) and found.head.deleted:
                     raise Deleted
-                if epoch is not None:
+                if ask.epoch is not None:
                     raise Fenced  # also of a session that is gone: what its owner remembers is not to be written into a new one
                 if isinstance(found, Vacant):
-                    made = await self._make(connection, tenant, name, found, (holder, ttl_s))
+                    made = await self._make(connection, tenant, name, found, (ask.holder, ask.ttl_s))
                     if made is not None:
                         return made
-                elif not takeover and found.lease is not None and found.lease.bars(holder):
-                    raise LeaseHeld(found.lease.holder, found.lease.expires_at.isoformat())
+                elif found.lease is not None and found.lease.bars(ask.holder) and not ask.takes_over(found.head.epoch):
+                    raise LeaseHeld(found.lease.holder, found.lease.expires_at.isoformat(), found.head.epoch)
                 # Else it was made or set free between the two looks.
         raise Unavailable("the lease changed hands just now; try again")
 
