@@ -281,6 +281,30 @@ async def test_sources_that_hang_leave_connections_to_everybody_else(scene: Scen
     await store.close()
 
 
+async def test_a_source_that_hangs_and_a_slow_reader_of_the_least_pool_take_turns(scene: Scene) -> None:
+    """Between them they had the whole pool, and nobody could take or renew a lease."""
+    rows = [Row("lid-mapping", str(n).encode(), b'"1"') for n in range(4200)]
+    await scene.store.commit(CALLER, "large", CommitRequest(rows=rows))
+    await scene.store.settler.settle_all()
+    await put(scene, "a")
+    store = AuthStore(scene.target_url, MasterKeys([MASTER]), None, StoreOptions(pool_max=4))
+    await store.open()
+    worker = Worker(store)
+    async with locked(scene):
+        async with store.state(CALLER, "large") as state:
+            await anext(aiter(state.chunks))
+            running = asyncio.create_task(worker.round())
+            await asyncio.sleep(0.5)
+            async with asyncio.timeout(2):
+                await store.lease(CALLER, "another", "o", 60, takeover=False, epoch=None)
+        await until(lambda: store.database.usage()[0] > 0)  # the reader has gone, and the turn begins
+        async with asyncio.timeout(2):
+            await store.lease(CALLER, "another", "o", 60, takeover=False, epoch=None)
+    assert await running == 1
+    await worker.close()
+    await store.close()
+
+
 @pytest.mark.parametrize("how", ["locked", "silent"])
 async def test_a_write_that_hangs_is_called_off_and_its_source_pauses(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, how: str
