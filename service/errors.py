@@ -23,7 +23,8 @@ ServiceError
 ├── DatabaseFault         the database refused a statement: a fault of ours, known by its SQLSTATE alone
 └── StartError            the service must not start
     ├── WrongMasterKey
-    └── WrongSchema
+    ├── WrongSchema
+    └── NotPermitted      the database's role lacks a privilege
 """
 
 
@@ -153,3 +154,7 @@ class WrongMasterKey(StartError):
 
 class WrongSchema(StartError):
     """The database's schema does not fit this release."""
+
+
+class NotPermitted(StartError):
+    """The database's role lacks a privilege."""
