@@ -8,7 +8,7 @@ ServiceError
 ├── NoCreds               the session holds no creds yet
 ├── Deleted               the session was deleted; it can be restored for a while
 ├── Refused               a refusal that protects an identity; nothing was stored
-│   ├── Fenced            a lease lives and this write does not carry its epoch
+│   ├── Fenced            the request's epoch, or its lack of one, does not go with the session's lease
 │   ├── IdentityReplaced
 │   ├── CounterRegressed
 │   └── PreKeyOverwritten
@@ -67,7 +67,7 @@ class Refused(ServiceError):
 
 
 class Fenced(Refused):
-    """The session is leased, and this write does not carry the lease's epoch."""
+    """This request does not go with the session's lease."""
 
 
 class IdentityReplaced(Refused):

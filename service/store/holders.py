@@ -45,6 +45,6 @@ class Holders:
 
     @asynccontextmanager
     async def one(self, kind: Kind, tenant: str) -> AsyncIterator[None]:
-        """A slot, when it is this tenant's turn within its kind, and its kind's among all. Whoever has one asks for no other."""
+        """A slot, when it is this tenant's turn within its kind, and its kind's among all. Who has one asks for no other."""
         async with self._of[kind].one(tenant), self._together.one(kind):
             yield

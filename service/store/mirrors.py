@@ -17,12 +17,13 @@ from typing import Final
 from uuid import UUID
 
 from protocol.types import session_uuid
-from service.errors import Corrupt, Fenced, NoSession, Unavailable
+from service.errors import Corrupt, NoSession, Unavailable
 from service.records import bind
 from service.sql import mirror as sql
 from service.sql.pool import Connection, Database
 from service.store.caller import Caller
 from service.store.entries import Entry, in_mirror
+from service.store.guards import fenced
 from service.store.heads import Heads
 from service.store.settling import Settler
 from service.vault import PRIME, SessionVault
@@ -125,7 +126,7 @@ class Mirrors:
                 if version is not None:
                     return version
                 if stand.row is None or stand.row.lease is None or head.epoch != epoch or not stand.row.lease.live:
-                    raise Fenced
+                    raise fenced(epoch, stand.row)
         raise Unavailable("the session is being written by others; try again")
 
     async def waiting(self, caller: Caller) -> list[Waiting]:

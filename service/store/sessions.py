@@ -8,7 +8,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from protocol.types import session_uuid
-from service.errors import Corrupt, Deleted, Fenced, LeaseHeld, NoSession, Unavailable
+from service.errors import Corrupt, Deleted, LeaseHeld, NoSession, Unavailable
 from service.records import Granted, Identity, Lease, SessionRow, Vacant
 from service.sql import sessions as sql
 from service.sql import whole
@@ -16,6 +16,7 @@ from service.sql.journal import read_journal
 from service.sql.keys import Wanted, get_all
 from service.sql.pool import Connection, Database
 from service.store.changes import first_change
+from service.store.guards import fenced
 from service.store.heads import Heads
 from service.store.journal import CREDS, Counts, counted, open_journal
 from service.store.keyring import renew
@@ -105,13 +106,14 @@ class Sessions:
                 if isinstance(found, SessionRow) and found.head.deleted:
                     raise Deleted
                 if epoch is not None:
-                    raise Fenced  # also of a session that is gone: what its owner remembers is not to be written into a new one
+                    # Also of a session that is gone: what its owner remembers is not to be written into a new one.
+                    raise fenced(epoch, found)
                 if isinstance(found, Vacant):
                     made = await self._make(connection, tenant, name, found, (holder, ttl_s))
                     if made is not None:
                         return made
                 elif not takeover and found.lease is not None and found.lease.bars(holder):
-                    raise LeaseHeld(found.lease.holder, found.lease.expires_at.isoformat())
+                    raise LeaseHeld(found.lease.holder, found.lease.expires_at.isoformat().replace("+00:00", "Z"))
                 # Else it was made or set free between the two looks.
         raise Unavailable("the lease changed hands just now; try again")
 
@@ -120,8 +122,7 @@ class Sessions:
         sid = session_uuid(tenant, name)
         async with self._database.connection() as connection:
             if not await sql.release_lease(connection, sid, epoch):
-                _living(await sql.find(connection, sid))
-                raise Fenced
+                raise fenced(epoch, _living(await sql.find(connection, sid)))
 
     async def delete(self, tenant: str, name: str, *, epoch: int | None, purge: bool) -> Removed:
         """Logout: gone at once, back within the window; ``purge`` leaves no window."""
@@ -155,12 +156,12 @@ class Sessions:
         head = found.head
         if found.deleted_at is None:
             # Without an epoch to be wrong about: it was made between the two looks, so before it there was none.
-            raise NoSession if epoch is None else Fenced
+            raise NoSession if epoch is None else fenced(epoch, found)
         if not again:
             raise Deleted
         # Deleting raised it: the last owner's is the one before.
         if epoch not in {None, head.epoch, head.epoch - 1}:
-            raise Fenced
+            raise fenced(epoch, found)
         return head.version, head.rows, found.deleted_at
 
     async def restore(self, tenant: str, name: str) -> Summary:
