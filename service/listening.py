@@ -5,10 +5,12 @@ or the other. Several serving processes share what one of them, their parent, ha
 """
 
 import errno
+import os
 import socket
 import stat
+import struct
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
@@ -37,6 +39,35 @@ def bind_path(path: Path) -> socket.socket:
         return _bound(socket.AF_UNIX, str(path))
     except OSError as error:
         raise _refused(f"unix:{path}", error, "the path: AUTHSTORE_UNIX_SOCKET or --unix-socket") from None
+
+
+def remove_paths(sockets: Sequence[socket.socket]) -> None:
+    """Removes the paths of this process's own unix sockets, while they still listen: one that answers as another process is
+    not ours any more.
+    """
+    for bound in sockets:
+        if bound.family == socket.AF_UNIX and bound.fileno() >= 0:
+            path = Path(bound.getsockname())
+            with suppress(OSError):
+                if _listener_of(path) == os.getpid():
+                    path.unlink()
+
+
+def address_of(bound: socket.socket, *, tls: bool) -> str:
+    """How a listening socket is shown: `http://…`, `https://…` or `unix:…`."""
+    name = bound.getsockname()
+    if bound.family == socket.AF_UNIX:
+        return f"unix:{Path(name).absolute()}"
+    host = f"[{name[0]}]" if bound.family == socket.AF_INET6 else name[0]
+    return f"{'https' if tls else 'http'}://{host}:{name[1]}"
+
+
+def _listener_of(path: Path) -> int:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.setblocking(False)
+        client.connect(str(path))
+        pid, _, _ = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return int(pid)
 
 
 def _free(path: Path) -> None:

@@ -20,6 +20,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Final
 
+from service import listening
 from service.errors import StartError
 from service.observe import get_logger
 
@@ -84,6 +85,7 @@ async def watch(count: int, work: Work, stop: asyncio.Event, sockets: Sequence[s
                 raise StartError("no worker serves: each ends while it starts, and has logged what ended it")
     finally:
         # First: while one is open here, clients queue on it behind children that take nothing more.
+        listening.remove_paths(sockets)
         for shared in sockets:
             shared.close()
         for place in places:

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -255,10 +256,10 @@ async def test_schema_is_told_and_applied(database_url, tmp_path):
 
 
 def test_health_is_what_the_service_says(cli, tmp_path):
-    assert cli.good("health").out == "ok\n"
+    assert cli.good("health").out.startswith("ok (http://127.0.0.1:")
     done = cli("health", AUTHSTORE_PORT=str(free_port()))
     assert done.code == 1
-    assert done.err.startswith("no answer from 127.0.0.1:")
+    assert done.err.startswith("no answer from http://127.0.0.1:")
 
 
 def test_doctor_has_findings(cli):
@@ -329,3 +330,38 @@ def test_every_command_is_there_by_its_name(tmp_path):
     wrong = cli("serv")
     assert wrong.code == 2
     assert "serve" in wrong.err
+
+
+def test_health_follows_the_folder_and_answers_for_no_other_service(service, tmp_path):
+    """The default port may well be another's: with a folder alone, its service is asked wherever that listens."""
+    beside = Cli(service.data_dir)
+    assert beside.good("health").out == f"ok ({service.url})\n"
+    assert beside.good("health", "--url", service.url).out == f"ok ({service.url})\n"
+    other = Cli(tmp_path / "x1")
+    done = other("health")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith(f"no service runs on {tmp_path / 'x1'}")
+    assert other.good("health", AUTHSTORE_PORT=str(service.port)).out == f"ok ({service.url})\n"
+    assert other.good("health", "--url", service.url).out == f"ok ({service.url})\n"
+    shutil.copytree(service.data_dir, tmp_path / "x1", ignore=shutil.ignore_patterns("pg", "run", "pgsql"))
+    assert other("health").code == 1, "a copy names the original"
+    for url in ("127.0.0.1", "ftp://x", "http://x:y"):
+        assert other("health", "--url", url).code == 2
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_health_hears_of_a_service_that_ended_or_was_killed(tmp_path, workers):
+    path = tmp_path / "http.sock"
+    own = ServiceProcess(tmp_path / "data", {"AUTHSTORE_WORKERS": workers, "AUTHSTORE_UNIX_SOCKET": str(path)})
+    cli = Cli(own.data_dir)
+    own.start()
+    assert cli.good("health").out == f"ok (unix:{path})\n"
+    own.kill9()
+    assert cli("health").err.startswith("no service runs on")
+    own.start()
+    assert cli.good("health").out == f"ok (unix:{path})\n"
+    assert path.is_socket()
+    own.stop()
+    assert cli("health").err.startswith("no service runs on")
+    assert not path.exists()
+    assert not (own.data_dir / "listening").exists()

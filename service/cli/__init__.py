@@ -7,6 +7,7 @@
 | `surroundings.py` | settings, and a store on the running or a started database |
 | `serving.py` | serve |
 | `health.py`, `doctor.py` | health, doctor |
+| `asking.py` | where the running service is, and how |
 | `check.py` | check |
 | `export.py` | export, import |
 | `bench.py`, `bench_state.py` | bench |
