@@ -64,7 +64,8 @@ API: Final = (
     Route("GET", "/health/live", health.live, "The process."),
     Route("GET", "/health/ready", health.ready, "Whether a commit would succeed now."),
     Route("GET", "/health/database", health.database, "The backend as the connection itself reports it."),
-    Route("GET", "/health/whatsapp", health.whatsapp, "Counts of the asking token's tenant."),
+    Route("GET", "/health/whatsapp", health.whatsapp,
+          "Counts of the asking token's tenant; open_findings is null until anything of it was checked."),
     Route("GET", "/metrics", health.metrics,
           "Prometheus metrics of the whole process: for tokens of the tenant default, and for admins.", fails=(403,)),
 )  # fmt: skip

@@ -43,11 +43,12 @@ async def check_session(store: AuthStore, caller: Caller, name: str) -> Report:
     return report
 
 
-async def open_findings(store: AuthStore, caller: Caller | None) -> dict[str, int]:
-    """Findings of the last verdicts by rule: of the caller's tenant, or (None) of all."""
+async def open_findings(store: AuthStore, caller: Caller | None) -> dict[str, int] | None:
+    """Findings of the last verdicts by rule, of the caller's tenant or (None) of all; None when nothing was ever checked."""
     tenant = None if caller is None else caller.need("read")
     async with store.database.connection() as connection:
-        return await sql.open_findings(connection, tenant)
+        found = await sql.open_findings(connection, tenant)
+        return found if found or await sql.ever_checked(connection, tenant) else None
 
 
 def by_severity(rules: dict[str, int]) -> dict[str, int]:

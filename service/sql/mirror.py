@@ -47,6 +47,12 @@ FROM mirror_entries e JOIN sessions s ON s.sid = e.sid WHERE e.sid > $2 AND ($1:
 GROUP BY e.sid, s.tenant, s.name ORDER BY e.sid LIMIT $3
 """
 
+WAITING_OF_ONE_SQL: Final = "SELECT count(*) FROM mirror_entries WHERE sid = $1"
+
+WAITING_IN_ALL_SQL: Final = """
+SELECT count(*) AS entries, count(DISTINCT sid) AS sessions, min(at) AS oldest FROM mirror_entries
+"""
+
 TURN_SQL: Final = "SELECT sealed, applied FROM session_origins WHERE sid = $1 FOR UPDATE"
 
 FREE_TURN_SQL: Final = f"{TURN_SQL} SKIP LOCKED"
@@ -94,6 +100,19 @@ async def waiting(connection: Connection, tenant: str | None) -> list[tuple[UUID
         page = await connection.fetch(WAITING_SQL, tenant, found[-1]["sid"] if found else _BEFORE_ALL, _WAITING_PAGE)
         found += page
     return sorted((tuple(record) for record in found), key=lambda each: each[-1])
+
+
+async def waiting_of(connection: Connection, sid: UUID) -> int:
+    """How many entries of a session wait."""
+    count: int = await connection.fetchval(WAITING_OF_ONE_SQL, sid)
+    return count
+
+
+async def waiting_in_all(connection: Connection) -> tuple[int, int, datetime | None]:
+    """``(entries, sessions, since)`` that wait, of every tenant."""
+    record = await connection.fetchrow(WAITING_IN_ALL_SQL)
+    assert record is not None  # noqa: S101 - one row, whatever there is
+    return record["entries"], record["sessions"], record["oldest"]
 
 
 async def take_turn(connection: Connection, sid: UUID, *, wait: bool) -> tuple[bytes, int] | None:

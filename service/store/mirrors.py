@@ -133,6 +133,17 @@ class Mirrors:
         """Sessions of the caller's tenant with entries that wait."""
         return await self._waiting(caller.need("admin"))
 
+    async def waiting_of(self, caller: Caller, name: str) -> int:
+        """How many entries of one session wait; of one that is not there, none."""
+        sid = session_uuid(caller.need("admin"), name)
+        async with self._database.connection() as connection:
+            return await sql.waiting_of(connection, sid)
+
+    async def waiting_in_all(self) -> tuple[int, int, datetime | None]:
+        """``(entries, sessions, since when)`` that wait, of every tenant: for the operator."""
+        async with self._database.connection() as connection:
+            return await sql.waiting_in_all(connection)
+
     async def all_waiting(self) -> list[Waiting]:
         """The same of every tenant: what the worker of a serving process asks."""
         return await self._waiting(None)

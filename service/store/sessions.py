@@ -28,7 +28,7 @@ _ATTEMPTS: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A session as lists show it; ``keys``: type -> (count, stored bytes)."""
+    """A session as lists show it; ``keys``: type -> (count, stored bytes); ``mirrored``: commits go to another store too."""
 
     name: str = field(repr=False)
     version: int
@@ -38,6 +38,7 @@ class Summary:
     keys: Counts
     created_at: datetime
     updated_at: datetime
+    mirrored: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,4 +244,5 @@ def _summary(row: SessionRow, keys: Counts) -> Summary:
         keys,
         row.created_at,
         row.updated_at,
+        row.head.mirrored,
     )
