@@ -5,11 +5,9 @@ or the other. Several serving processes share what one of them, their parent, ha
 """
 
 import errno
-import os
 import socket
 import stat
-import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
@@ -41,16 +39,18 @@ def bind_path(path: Path) -> socket.socket:
         raise _refused(f"unix:{path}", error, "the path: AUTHSTORE_UNIX_SOCKET or --unix-socket") from None
 
 
-def remove_paths(sockets: Sequence[socket.socket]) -> None:
-    """Removes the paths of this process's own unix sockets, while they still listen: one that answers as another process is
-    not ours any more.
-    """
-    for bound in sockets:
-        if bound.family == socket.AF_UNIX and bound.fileno() >= 0:
-            path = Path(bound.getsockname())
-            with suppress(OSError):
-                if _listener_of(path) == os.getpid():
-                    path.unlink()
+def paths_of(sockets: Sequence[socket.socket]) -> dict[Path, tuple[int, int]]:
+    """The paths of unix sockets just bound, and which files they are now."""
+    paths = [Path(bound.getsockname()).absolute() for bound in sockets if bound.family == socket.AF_UNIX]
+    return {path: _identity(path) for path in paths}
+
+
+def remove_paths(paths: Mapping[Path, tuple[int, int]]) -> None:
+    """Removes those that are still the same files. To be called while they listen: nobody replaces a socket that answers."""
+    for path, identity in paths.items():
+        with suppress(OSError):
+            if _identity(path) == identity:
+                path.unlink()
 
 
 def address_of(bound: socket.socket, *, tls: bool) -> str:
@@ -62,12 +62,9 @@ def address_of(bound: socket.socket, *, tls: bool) -> str:
     return f"{'https' if tls else 'http'}://{host}:{name[1]}"
 
 
-def _listener_of(path: Path) -> int:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.setblocking(False)
-        client.connect(str(path))
-        pid, _, _ = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
-    return int(pid)
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.lstat()
+    return status.st_dev, status.st_ino
 
 
 def _free(path: Path) -> None:

@@ -124,7 +124,7 @@ async def serve(parts: Parts) -> None:
         sockets = parts.sockets or _bound(parts.settings)
         if not parts.sockets:
             stack.enter_context(_noted(parts.settings, sockets))
-            stack.callback(listening.remove_paths, sockets)
+            stack.callback(listening.remove_paths, listening.paths_of(sockets))
         await _listen(runner, parts.settings, sockets)
         parts.serves()
         _spare_the_collector()
@@ -155,7 +155,8 @@ async def _watch_workers(parts: Parts, work: workers.Work) -> None:
         _tls(parts.settings)  # said once here, not by each child
         sockets = _bound(parts.settings)
         stack.enter_context(_noted(parts.settings, sockets))
-        await workers.watch(parts.settings.workers, work, stop, sockets)
+        ending = partial(listening.remove_paths, listening.paths_of(sockets))
+        await workers.watch(parts.settings.workers, work, stop, sockets, ending)
 
 
 def _run_worker(
