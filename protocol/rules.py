@@ -58,9 +58,14 @@ class Finding:
 
 _PAIR_AGAIN: Final = "Pair the device again"
 _BACKUP: Final = "Restore the session from a backup of its identity, or pair the device again"
-_SEND_AGAIN: Final = "Delete the row: Baileys opens a new session with the next message"
-_NEW_SENDER_KEY: Final = "Delete the row: the sender sends a new one when asked to retry"
-_OWN_SENDER_KEY: Final = "Delete the row and the group's sender-key-memory: Baileys makes and hands out a new one"
+# By the API, since the mark covers every row: what is deleted in the database is a finding of its own.
+_DELETE: Final = "Delete the row (commit null for it, with the bot stopped)"
+_SEND_AGAIN: Final = f"{_DELETE}: Baileys opens a new session with the next message"
+_NEW_SENDER_KEY: Final = f"{_DELETE}: the sender sends a new one when asked to retry"
+_OWN_SENDER_KEY: Final = (
+    "Delete the row and the group's sender-key-memory (commit null for both, with the bot stopped): "
+    "Baileys makes and hands out a new one"
+)
 _NOTHING: Final = "Nothing has to be done"
 _WHO_WRITES: Final = "Find out who writes to the database beside the service, and restore from a backup"
 
@@ -120,11 +125,11 @@ _CREDS_RULES: Final = (
 
 _PRE_KEY_RULES: Final = (
     Rule("pre-key-unreadable", "error", "A pre-key is not a pair of 32-byte keys",
-         "A contact who was handed this pre-key cannot start a chat", "Delete the row", _PRE_KEYS),
+         "A contact who was handed this pre-key cannot start a chat", _DELETE, _PRE_KEYS),
     Rule("pre-key-id", "warning", "A pre-key's id is beyond the 24 bits that it has on the wire",
-         "No contact can name it: no counter is put past it either", "Delete the row", "Baileys Utils/signal.ts, xmppPreKey"),
+         "No contact can name it: no counter is put past it either", _DELETE, "Baileys Utils/signal.ts, xmppPreKey"),
     Rule("pre-key-pair", "error", "A pre-key's public half is not its private half's",
-         "A contact who was handed this pre-key cannot start a chat", "Delete the row", "RFC 7748; " + _PRE_KEYS),
+         "A contact who was handed this pre-key cannot start a chat", _DELETE, "RFC 7748; " + _PRE_KEYS),
     Rule("pre-key-beyond-counter", "error", "Pre-keys exist that the counters of the creds do not know",
          "The creds are older than the keys: pre-keys that contacts hold will be made again, and their messages do not "
          "decrypt (Bad MAC)", "Run check --fix", _PRE_KEYS, "sets both counters past the highest pre-key"),
@@ -172,10 +177,10 @@ _SESSION_RULES: Final = (
     Rule("session-chains", "warning", "A session keeps more than 500 chains",
          "Each message of this contact gets slower", _SEND_AGAIN, _LIBSIGNAL),
     Rule("session-orphan", "warning", "A session is left under a phone number that has a LID by now",
-         "Baileys uses the session under the LID; this one only stays", "Delete the row",
+         "Baileys uses the session under the LID; this one only stays", _DELETE,
          "Baileys Signal/libsignal.ts, migrateSession"),
     Rule("identity-key-unreadable", "error", "An identity key is not 33 bytes of type 5",
-         "A changed identity of the contact is not noticed", "Delete the row", "Baileys Signal/libsignal.ts, saveIdentity"),
+         "A changed identity of the contact is not noticed", _DELETE, "Baileys Signal/libsignal.ts, saveIdentity"),
     Rule("identity-key-mismatch", "warning", "A session was made with another identity key than the contact's known one",
          "The contact may have a new phone; its next first message resets the session", _NOTHING,
          "Baileys Signal/libsignal.ts, saveIdentity"),
@@ -204,7 +209,7 @@ _SENDER_KEY_RULES: Final = (
     Rule("sender-key-growth", "warning", "One's own sender key keeps more than 500 message keys",
          "Each message to this group rewrites all of them", _OWN_SENDER_KEY, _SENDER_KEYS + ", measured"),
     Rule("sender-key-memory-unreadable", "error", "The list of who has one's sender key is not an object of true and false",
-         "Sending to this group fails, or members do not get the key", "Delete the row",
+         "Sending to this group fails, or members do not get the key", _DELETE,
          "Baileys Socket/messages-send.ts, senderKeyMap"),
     Rule("sender-key-memory-stale", "error", "The group is said to have one's sender key, and that key is gone",
          "Messages to this group will not decrypt for anybody", "Run check --fix",
@@ -213,12 +218,12 @@ _SENDER_KEY_RULES: Final = (
 
 _APP_STATE_RULES: Final = (
     Rule("app-state-key", "error", "An app-state key is not 32 bytes",
-         "Chats that are pinned, archived or read elsewhere are not seen here", "Delete the row: the phone sends it again",
+         "Chats that are pinned, archived or read elsewhere are not seen here", f"{_DELETE}: the phone sends it again",
          _APP_STATE),
     Rule("my-app-state-key", "error", "The app-state key this device writes with is not stored",
          "Pinning, archiving and reading chats fails", "Ask the phone for its keys, or pair the device again", _APP_STATE),
     Rule("app-state-version", "error", "The state of an app-state collection is damaged",
-         "The collection does not sync", "Delete the row: the collection is fetched whole", _APP_STATE),
+         "The collection does not sync", f"{_DELETE}: the collection is fetched whole", _APP_STATE),
     Rule("app-state-lthash", "warning", "The hash of an app-state collection is not that of its entries",
          "The next patch of the phone may be refused and the collection fetched anew; a removal made here leaves this too",
          _NOTHING, _APP_STATE),
@@ -226,24 +231,24 @@ _APP_STATE_RULES: Final = (
 
 _ADDRESS_RULES: Final = (
     Rule("lid-mapping-unreadable", "error", "A LID mapping is not a string of digits",
-         "Messages of this contact are looked up under a wrong address", "Delete the row", _LID),
+         "Messages of this contact are looked up under a wrong address", _DELETE, _LID),
     Rule("lid-mapping-pair", "warning", "A LID mapping and its way back do not agree",
          "This contact may show up as two", "Nothing has to be done: Baileys asks again", _LID),
     Rule("device-list", "error", "A device list is not a list of device numbers",
-         "Messages do not reach all devices of this contact", "Delete the row", "Baileys Socket/messages-send.ts"),
+         "Messages do not reach all devices of this contact", _DELETE, "Baileys Socket/messages-send.ts"),
     Rule("tctoken", "error", "A privacy token has not the structure of one",
-         "Messages to this contact may be refused", "Delete the row", "Baileys Utils/tc-token-utils.ts"),
+         "Messages to this contact may be refused", _DELETE, "Baileys Utils/tc-token-utils.ts"),
     Rule("tctoken-index", "error", "The index of privacy tokens is not a list of addresses",
-         "Old tokens are never removed", "Delete the row", "Baileys Utils/tc-token-utils.ts"),
+         "Old tokens are never removed", _DELETE, "Baileys Utils/tc-token-utils.ts"),
 )  # fmt: skip
 
 _COMMON_RULES: Final = (
-    Rule("value-unreadable", "error", "A value is not JSON", "Baileys cannot read this row", "Delete the row", "RFC 8259"),
+    Rule("value-unreadable", "error", "A value is not JSON", "Baileys cannot read this row", _DELETE, "RFC 8259"),
     Rule("bytes-spelling", "warning", "Bytes are spelled as a list or an object of numbers",
          "Some releases of Baileys do not read them (Invalid private key type)", "Run check --fix",
          "Baileys Utils/generics.ts, BufferJSON", "spells the bytes as BufferJSON does"),
     Rule("id-grammar", "warning", "An id is none that Baileys makes for this type",
-         "Baileys never asks for this row", "Delete the row", "protocol/file_names.py, GRAMMAR"),
+         "Baileys never asks for this row", _DELETE, "protocol/file_names.py, GRAMMAR"),
     Rule("oversized", "warning", "A record is larger than it ever needs to be",
          "Each use of it reads and writes all of it", "See the rule of its type", "measured on real releases"),
 )  # fmt: skip

@@ -95,7 +95,7 @@ async def _keep_house(store: AuthStore, metrics: Metrics) -> None:
                 _log.info("other master keys are configured now")
             if store.is_open and rounds % _PURGE_EVERY == 0:
                 await store.purge_expired()
-                metrics.open_findings(await open_findings(store, None))
+                metrics.open_findings(await open_findings(store, None) or {})
         except Unavailable:
             continue
         except Exception as error:

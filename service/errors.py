@@ -8,7 +8,7 @@ ServiceError
 ├── NoCreds               the session holds no creds yet
 ├── Deleted               the session was deleted; it can be restored for a while
 ├── Refused               a refusal that protects an identity; nothing was stored
-│   ├── Fenced            a lease lives and this write does not carry its epoch
+│   ├── Fenced            the request's epoch, or its lack of one, does not go with the session's lease
 │   ├── IdentityReplaced
 │   ├── CounterRegressed
 │   └── PreKeyOverwritten
@@ -23,7 +23,8 @@ ServiceError
 ├── DatabaseFault         the database refused a statement: a fault of ours, known by its SQLSTATE alone
 └── StartError            the service must not start
     ├── WrongMasterKey
-    └── WrongSchema
+    ├── WrongSchema
+    └── NotPermitted      the database's role lacks a privilege
 """
 
 
@@ -66,7 +67,7 @@ class Refused(ServiceError):
 
 
 class Fenced(Refused):
-    """The session is leased, and this write does not carry the lease's epoch."""
+    """This request does not go with the session's lease."""
 
 
 class IdentityReplaced(Refused):
@@ -154,3 +155,7 @@ class WrongMasterKey(StartError):
 
 class WrongSchema(StartError):
     """The database's schema does not fit this release."""
+
+
+class NotPermitted(StartError):
+    """The database's role lacks a privilege."""

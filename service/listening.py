@@ -7,8 +7,8 @@ or the other. Several serving processes share what one of them, their parent, ha
 import errno
 import socket
 import stat
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
@@ -37,6 +37,34 @@ def bind_path(path: Path) -> socket.socket:
         return _bound(socket.AF_UNIX, str(path))
     except OSError as error:
         raise _refused(f"unix:{path}", error, "the path: AUTHSTORE_UNIX_SOCKET or --unix-socket") from None
+
+
+def paths_of(sockets: Sequence[socket.socket]) -> dict[Path, tuple[int, int]]:
+    """The paths of unix sockets just bound, and which files they are now."""
+    paths = [Path(bound.getsockname()).absolute() for bound in sockets if bound.family == socket.AF_UNIX]
+    return {path: _identity(path) for path in paths}
+
+
+def remove_paths(paths: Mapping[Path, tuple[int, int]]) -> None:
+    """Removes those that are still the same files. To be called while they listen: nobody replaces a socket that answers."""
+    for path, identity in paths.items():
+        with suppress(OSError):
+            if _identity(path) == identity:
+                path.unlink()
+
+
+def address_of(bound: socket.socket, *, tls: bool) -> str:
+    """How a listening socket is shown: `http://…`, `https://…` or `unix:…`."""
+    name = bound.getsockname()
+    if bound.family == socket.AF_UNIX:
+        return f"unix:{Path(name).absolute()}"
+    host = f"[{name[0]}]" if bound.family == socket.AF_INET6 else name[0]
+    return f"{'https' if tls else 'http'}://{host}:{name[1]}"
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.lstat()
+    return status.st_dev, status.st_ino
 
 
 def _free(path: Path) -> None:

@@ -14,8 +14,8 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack, ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -24,7 +24,7 @@ from typing import Final
 import uvloop
 from aiohttp import web
 
-from service import first_secrets, listening, trust, workers
+from service import first_secrets, listening, trust, whereabouts, workers
 from service.app import end, make_app
 from service.config import Settings
 from service.embedded import EmbeddedPostgres, ServerEvent, ServerSettings
@@ -121,7 +121,11 @@ async def serve(parts: Parts) -> None:
         runner = Runner(app, access_log=None, handle_signals=False, shutdown_timeout=_SHUTDOWN_S)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        await _listen(runner, parts)
+        sockets = parts.sockets or _bound(parts.settings)
+        if not parts.sockets:
+            stack.enter_context(_noted(parts.settings, sockets))
+            stack.callback(listening.remove_paths, listening.paths_of(sockets))
+        await _listen(runner, parts.settings, sockets)
         parts.serves()
         _spare_the_collector()
         await stop.wait()
@@ -149,7 +153,10 @@ async def _watch_workers(parts: Parts, work: workers.Work) -> None:
             metrics = Metrics(version("baileys-auth-store"))
             stack.push_async_callback(end, asyncio.create_task(parts.server.supervise(_watcher(metrics))))
         _tls(parts.settings)  # said once here, not by each child
-        await workers.watch(parts.settings.workers, work, stop, _bound(parts.settings))
+        sockets = _bound(parts.settings)
+        stack.enter_context(_noted(parts.settings, sockets))
+        ending = partial(listening.remove_paths, listening.paths_of(sockets))
+        await workers.watch(parts.settings.workers, work, stop, sockets, ending)
 
 
 def _run_worker(
@@ -191,16 +198,34 @@ def _stop_event() -> asyncio.Event:
     return stop
 
 
-async def _listen(runner: Runner, parts: Parts) -> None:
-    settings = parts.settings
+async def _listen(runner: Runner, settings: Settings, sockets: Sequence[socket.socket]) -> None:
     context = _tls(settings)
-    for bound in parts.sockets or _bound(settings):
+    for bound in sockets:
         tls = None if bound.family == socket.AF_UNIX else context
         await web.SockSite(runner, bound, ssl_context=tls).start()
     made = first_secrets.token_file(settings)
-    for address in runner.addresses:
-        shown = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else f"unix:{address}"
-        _log.info("listening", address=shown, token_file=None if made is None else str(made))
+    for address in _addresses(settings, sockets):
+        _log.info("listening", address=address, token_file=None if made is None else str(made))
+
+
+@contextmanager
+def _noted(settings: Settings, sockets: Sequence[socket.socket]) -> Iterator[None]:
+    """Meanwhile the data folder tells where its service is."""
+    if not settings.embedded:
+        yield  # nothing of ours is kept there
+        return
+    try:
+        whereabouts.note(settings.data_dir, _addresses(settings, sockets))
+    except OSError:
+        _log.warning("the data folder cannot note where this service listens")
+    try:
+        yield
+    finally:
+        whereabouts.forget(settings.data_dir)
+
+
+def _addresses(settings: Settings, sockets: Sequence[socket.socket]) -> list[str]:
+    return [listening.address_of(bound, tls=settings.tls_cert is not None) for bound in sockets]
 
 
 def _bound(settings: Settings) -> list[socket.socket]:

@@ -54,10 +54,17 @@ class _Place:
         return self.said[0].poll() and self.child.is_alive()
 
 
-async def watch(count: int, work: Work, stop: asyncio.Event, sockets: Sequence[socket.socket]) -> None:
+async def watch(
+    count: int,
+    work: Work,
+    stop: asyncio.Event,
+    sockets: Sequence[socket.socket],
+    ending: Callable[[], None] = lambda: None,
+) -> None:
     """Keeps ``count`` children running ``work`` (picklable) until ``stop``, then ends them and waits for them.
 
-    One that keeps ending is begun anew with growing pauses of at most 30 s. The sockets are closed here at the end.
+    One that keeps ending is begun anew with growing pauses of at most 30 s. The sockets are closed here at the
+    end, and ``ending`` is called just before.
     Raises StartError when none serves and three for each place have ended in a row: the port would take connections
     that nobody answers.
     """
@@ -84,6 +91,7 @@ async def watch(count: int, work: Work, stop: asyncio.Event, sockets: Sequence[s
                 raise StartError("no worker serves: each ends while it starts, and has logged what ended it")
     finally:
         # First: while one is open here, clients queue on it behind children that take nothing more.
+        ending()
         for shared in sockets:
             shared.close()
         for place in places:

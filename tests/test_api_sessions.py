@@ -41,6 +41,7 @@ async def test_a_lease_of_an_unknown_name_makes_an_empty_session(api: Api):
     assert (summary["lease"], summary["version"]) == ({"holder": "one", "expires_at": granted["expires_at"]}, 0)
     answer = await api.ask("POST", at(session, "lease"), {"holder": "two", "ttl_s": 30})
     assert answer.slug == "leased"
+    assert answer.json["expires_at"] == granted["expires_at"]
 
 
 async def test_of_newcomers_one_begins(api: Api):
@@ -227,6 +228,44 @@ async def test_what_happens_to_leases_is_counted(api: Api):
     await api.lease(session, "three")  # granted
     grown = {event: count - before.get(event, 0) for event, count in (await counted()).items()}
     assert grown == {"granted": 3, "renewed": 2, "refused": 4, "taken_over": 1, "released": 1}
+
+
+async def test_what_is_said_of_a_fence_is_true(api: Api):
+    """Whether the session is leased now, and what of the request does not go with that."""
+    session = fresh()
+    first = await api.lease(session, "one")
+
+    async def said(method: str, call: str, body: Any, epoch: int | None) -> str:
+        headers = {} if epoch is None else with_epoch(epoch)
+        answer = await api.ask(method, at(session, call) if call else at(session), body, headers=headers)
+        assert (answer.status, answer.slug) == (409, "fenced")
+        return str(answer.json["detail"])
+
+    leased, none, another, over, other_holder = (
+        "The session is leased, and this request carries no epoch.",
+        "The session has no lease, and this request carries an epoch that is not its last.",
+        "The session is leased, and this request carries another epoch than the lease's.",
+        "The lease of this epoch has ended.",
+        "The lease of this epoch is another holder's.",
+    )
+    mine = {"holder": "one", "ttl_s": 5}
+    assert await said("POST", "commit", {}, None) == leased
+    assert await said("PUT", "state", {"keys": {}}, None) == leased
+    for epoch in (first - 1, first + 1):
+        assert await said("POST", "commit", {}, epoch) == another
+        assert await said("DELETE", "lease", None, epoch) == another
+        assert await said("DELETE", "", None, epoch) == another
+        assert await said("POST", "lease", mine, epoch) == another
+    assert await said("POST", "lease", {"holder": "two", "ttl_s": 5}, first) == other_holder
+    assert (await api.ask("DELETE", at(session, "lease"), headers=with_epoch(first))).status == 204
+    assert await said("POST", "lease", mine, first) == over
+    for epoch in (first - 1, first + 1):
+        assert await said("POST", "commit", {}, epoch) == none
+        assert await said("DELETE", "", None, epoch) == none
+    gone = await api.ask("POST", at(fresh(), "commit"), {}, headers=with_epoch(3))
+    assert gone.json["detail"] == "There is no such session, so there is no lease on it."
+    gone = await api.ask("POST", at(fresh(), "lease"), mine, headers=with_epoch(3))
+    assert gone.json["detail"] == "There is no such session, so there is no lease on it."
 
 
 async def test_release(api: Api):

@@ -271,6 +271,9 @@ def test_tls_without_client_certificates(authority, tmp_path):
     try:
         _until_healthy(service)
         assert asked(service, authority, None) == 200
+        assert '"address":"https://127.0.0.1:' in service.log.read_text().replace(" ", "")
+        alone = {"PATH": os.environ["PATH"], "AUTHSTORE_DATA_DIR": str(service.data_dir)}
+        assert subprocess.check_output([COMMAND, "health"], env=alone, text=True).startswith("ok (https://")
     finally:
         service.stop()
 

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -16,6 +17,8 @@ from api import creds
 from command_line import SESSION_TYPE, Cli, Done, commit, fresh, read
 from service_process import ServiceProcess, free_port
 
+from service.cli import container, doctor
+from service.config import load_settings
 from service.embedded import attach
 
 
@@ -67,6 +70,20 @@ def test_help_names_every_command(cli):
 )
 def test_wrong_usage_is_exit_2(cli, arguments):
     assert cli(*arguments.split()).code == 2
+
+
+def test_common_options_may_stand_behind_the_command(cli, service, tmp_path):
+    settings = tmp_path / "settings.toml"
+    settings.write_text('port = "many"\n')
+    for command in (["serve"], ["sessions", "list"], ["health"]):
+        for given in (["--config", str(settings)], [f"--config={settings}"]):
+            done = cli(*command, *given, AUTHSTORE_PORT="")
+            assert done.code == 2
+            assert done.err.startswith("authstore: port in the settings file must be"), done
+    beside = Cli(tmp_path / "elsewhere")
+    assert beside.good("sessions", "list", "--data-dir", str(service.data_dir), "--prefix", "none").out == "nothing\n"
+    assert beside("sessions", "list", "--data-dir").code == 2
+    assert beside("sessions", "show", "--", "--config").err.startswith("authstore: there is no database in")
 
 
 @pytest.mark.parametrize("command", ["serve", "key rotate", "token create", "sessions list", "schema apply", "doctor"])
@@ -214,6 +231,30 @@ def test_sessions_are_listed_shown_deleted_and_restored(cli, service):
     )
 
 
+def test_a_lease_is_ended_after_showing_its_holder(cli, service):
+    """Of a bot that was killed: who is to follow it need not wait."""
+    name = fresh("released")
+
+    def lease(holder: str) -> int:
+        return service.ask("POST", f"/v1/sessions/{name}/lease", {"holder": holder, "ttl_s": 3600})[0]
+
+    assert lease("bot1") == 200
+    assert lease("bot2") == 423
+    asked = cli("sessions", "release", name)
+    assert (asked.code, asked.out.strip()) == (1, "")
+    assert asked.err.startswith("leased by bot1 until 20")
+    assert "Only when its holder is gone" in asked.err
+    assert lease("bot2") == 423
+    assert cli("sessions", "release", name, "--yes", "--tenant", "acme").code == 1
+    done = cli("sessions", "release", name, "--yes")
+    assert (done.code, done.out) == (0, "released\n")
+    assert cli.good("sessions", "release", name).out == "not leased, and left as it is\n"
+    assert lease("bot2") == 200
+    shown = cli.good("sessions", "show", name, "--format", "json").json
+    assert (shown["leased by"], shown["mirrored"], shown["waiting for the mirror"]) == ("bot2", False, 0)
+    assert cli("sessions", "release", fresh("absent")).err == "authstore: There is no such session.\n"
+
+
 def test_sessions_of_another_tenant_are_not_there(cli, service):
     name = fresh("other")
     commit(service, name, 1)
@@ -255,22 +296,54 @@ async def test_schema_is_told_and_applied(database_url, tmp_path):
 
 
 def test_health_is_what_the_service_says(cli, tmp_path):
-    assert cli.good("health").out == "ok\n"
+    assert cli.good("health").out.startswith("ok (http://127.0.0.1:")
     done = cli("health", AUTHSTORE_PORT=str(free_port()))
     assert done.code == 1
-    assert done.err.startswith("no answer from 127.0.0.1:")
+    assert done.err.startswith("no answer from http://127.0.0.1:")
 
 
-def test_doctor_has_findings(cli):
+def test_doctor_has_findings(cli, service):
     done = cli("doctor", "--format", "json")
     assert done.code == 0
-    verdicts = {row["check"]: row["verdict"] for row in done.json}
-    assert verdicts["master key"] == "note"
-    assert {verdict for check, verdict in verdicts.items() if check != "master key"} == {"ok"}
-    assert "keep a copy elsewhere, without it nothing can be opened" in cli("doctor").out
+    rows = {row["check"]: (row["verdict"], row["says"]) for row in done.json}
+    assert rows["master key"][0] == "note"
+    assert "keep a copy elsewhere, without it nothing can be opened" in rows["master key"][1]
+    assert rows["integrity"] == ("note", "never checked: run authstore check --all")
+    assert rows["service"] == ("ok", f"ready on {service.url}")
+    assert rows["mirrors"] == ("ok", "no commit waits")
+    others = rows.keys() - {"master key", "integrity"}
+    assert {rows[check][0] for check in others} == {"ok"}
+    away = cli("doctor", AUTHSTORE_PORT=str(free_port()))
+    assert away.code == 0
+    assert "no answer from http://127.0.0.1:" in away.out
     open_to_all = cli("doctor", AUTHSTORE_HOST="0.0.0.0")
-    assert open_to_all.code == 3
-    assert open_to_all.out.count("warning") == 1
+    assert open_to_all.code == (0 if container.is_inside() else 3)
+
+
+def test_plain_http_is_a_finding_where_the_network_can_be_seen():
+    """In a container the service listens on all of its addresses, and doctor said 3 for ever."""
+    everywhere = load_settings(environ={}, host="0.0.0.0")
+    assert doctor.transport(everywhere, contained=False)["verdict"] == "warning"
+    assert doctor.transport(everywhere, contained=True)["verdict"] == "note"
+    assert doctor.transport(load_settings(environ={}), contained=False)["verdict"] == "ok"
+
+
+def test_doctor_says_what_checks_left(own):
+    """And that no service runs, where that can be known."""
+    own.start()
+    name = fresh("unsound")
+    own.call("POST", f"/v1/sessions/{name}/commit", {"keys": {"pre-key": {"1": {"private": "x"}}}})
+    cli = Cli(own.data_dir)
+    cli("check", "--all")
+    with_service = {row["check"]: row for row in cli("doctor", "--format", "json").json}
+    assert with_service["service"]["says"] == f"ready on {own.url}"
+    own.stop()
+    done = cli("doctor", "--format", "json")
+    assert done.code == 3
+    rows = {row["check"]: (row["verdict"], row["says"]) for row in done.json}
+    assert rows["service"] == ("note", "none runs on this data folder")
+    assert rows["integrity"][0] == "warning"
+    assert rows["integrity"][1].endswith("open since the last check: authstore check --all --restart shows them")
 
 
 def test_the_release_is_told(cli):
@@ -329,3 +402,38 @@ def test_every_command_is_there_by_its_name(tmp_path):
     wrong = cli("serv")
     assert wrong.code == 2
     assert "serve" in wrong.err
+
+
+def test_health_follows_the_folder_and_answers_for_no_other_service(service, tmp_path):
+    """The default port may well be another's: with a folder alone, its service is asked wherever that listens."""
+    beside = Cli(service.data_dir)
+    assert beside.good("health").out == f"ok ({service.url})\n"
+    assert beside.good("health", "--url", service.url).out == f"ok ({service.url})\n"
+    other = Cli(tmp_path / "x1")
+    done = other("health")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith(f"no service runs on {tmp_path / 'x1'}")
+    assert other.good("health", AUTHSTORE_PORT=str(service.port)).out == f"ok ({service.url})\n"
+    assert other.good("health", "--url", service.url).out == f"ok ({service.url})\n"
+    shutil.copytree(service.data_dir, tmp_path / "x1", ignore=shutil.ignore_patterns("pg", "run", "pgsql"))
+    assert other("health").code == 1, "a copy names the original"
+    for url in ("127.0.0.1", "ftp://x", "http://x:y"):
+        assert other("health", "--url", url).code == 2
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_health_hears_of_a_service_that_ended_or_was_killed(tmp_path, workers):
+    path = tmp_path / "http.sock"
+    own = ServiceProcess(tmp_path / "data", {"AUTHSTORE_WORKERS": workers, "AUTHSTORE_UNIX_SOCKET": str(path)})
+    cli = Cli(own.data_dir)
+    own.start()
+    assert cli.good("health").out == f"ok (unix:{path})\n"
+    own.kill9()
+    assert cli("health").err.startswith("no service runs on")
+    own.start()
+    assert cli.good("health").out == f"ok (unix:{path})\n"
+    assert path.is_socket()
+    own.stop()
+    assert cli("health").err.startswith("no service runs on")
+    assert not path.exists()
+    assert not (own.data_dir / "listening").exists()

@@ -48,7 +48,7 @@ def test_the_keys_rotate_under_writers(own):
     with writing(own) as written:
         for _ in range(3):
             before = key_status(cli)
-            assert "data keys wrapped" in cli.good("key", "rotate").out
+            assert "wrapped by the current master key" in cli.good("key", "rotate").out
             assert key_status(cli) != before
             time.sleep(0.5)
     assert len(written.names) > 20

@@ -66,7 +66,7 @@ def test_fix_shows_asks_mends_and_can_be_undone(service: ServiceProcess, cli: Cl
     fixed = cli("check", "mend", "--fix", "--yes")
     assert fixed.code == 0
     assert "0 errors" in fixed.out
-    assert cli.good("check", "mend", "--undo").out == "1 rows put back\n"
+    assert cli.good("check", "mend", "--undo").out == "1 row put back\n"
     assert cli("check", "mend").code == 3
 
 
@@ -118,8 +118,26 @@ def test_a_rule_is_explained_once(service: ServiceProcess, cli: Cli) -> None:
         pair["public"] = {"type": "Buffer", "data": list(raw(pair["public"]))}
     put(service, "many", state)
     out = cli("check", "many").out
-    assert out.count("warning bytes-spelling: pre-key ") == len(state["keys"]["pre-key"])
+    assert out.count("warning bytes-spelling: pre-key ") == min(50, len(state["keys"]["pre-key"]))
     assert out.count("Bytes are spelled as a list") == 1
+
+
+def test_what_many_sessions_and_rows_have_in_common_is_printed_a_few_times(service: ServiceProcess, cli: Cli) -> None:
+    pair = {"public": {"type": "Buffer", "data": "AQ=="}, "private": {"type": "Buffer", "data": "AQ=="}}
+    for n in range(2):
+        body = {"keys": {"pre-key": {str(number): pair for number in range(1, 71)}}}
+        service.call("POST", f"/v1/sessions/alike-{n}/commit", body)
+    found = {each: cli("check", f"alike-{each}").out for each in range(2)}
+    rule = found[0].split(" more of ")[1].split(";")[0]
+    assert found[0].count(f" {rule}: pre-key ") == 50
+    assert f"  20 more of {rule}; --format json shows each\n" in found[0]
+    done = cli("check", "--all", "--restart")
+    assert done.out.count(f" {rule}: pre-key ") <= 50
+    assert f"  70 of {rule}; --format json shows each\n" in done.out
+    listed = [json.loads(line) for line in cli("check", "--all", "--format", "json", "--restart").out.splitlines()]
+    alike = [each for each in listed if each.get("session") == "alike-1"]
+    assert len([each for each in alike[0]["findings"] if each["rule"] == rule]) == 70
+    assert "commit null for it, with the bot stopped" in done.out
 
 
 def test_undo_without_a_session_says_what_is_missing(cli: Cli) -> None:
@@ -178,7 +196,7 @@ def test_fix_of_all_goes_on_after_a_session_that_cannot_be_mended(tmp_path: Path
         service.call("POST", "/v1/sessions/each-2/lease", {"holder": "bot-7", "ttl_s": 60})
         done = cli("check", "--all", "--fix", "--yes")
         assert (done.code, done.err.count("in use by bot-7")) == (3, 1)
-        assert done.out.endswith("4 sessions checked: 1 errors, 0 warnings\n")
+        assert done.out.endswith("4 sessions checked: 1 error, 0 warnings\n")
 
 
 @pytest.mark.parametrize("arguments", [[], ["one", "--all"], ["--all", "--undo"], ["one", "--fix", "--undo"]])

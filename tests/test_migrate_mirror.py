@@ -19,6 +19,7 @@ import pytest
 from migrating import CALLER, MASTER, Scene, open_store, shop, shop_scene
 from postgres_proxy import PostgresProxy
 
+from service.cli import doctor
 from service.migrate import mirror
 from service.migrate.cutover import Cutover, cutover
 from service.migrate.mirror import Links, Worker, carry, drain
@@ -281,6 +282,47 @@ async def test_sources_that_hang_leave_connections_to_everybody_else(scene: Scen
         await asyncio.gather(*(store.lease(CALLER, name, "o", 60, takeover=False, epoch=None) for name in NAMES))
         assert time.monotonic() - began < 2
     assert await running == 3
+    await worker.close()
+    await store.close()
+
+
+async def test_commits_that_wait_are_told(scene: Scene) -> None:
+    """By doctor, and by a session's summary."""
+    assert (await doctor._mirrors(scene.store))["verdict"] == "ok"
+    await put(scene, "a")
+    assert await scene.store.mirrors.waiting_of(CALLER, "a") == 1
+    assert await scene.store.mirrors.waiting_of(CALLER, "b") == 0
+    assert (await scene.store.show(CALLER, "a")).mirrored
+    told = await doctor._mirrors(scene.store)
+    assert (told["verdict"], told["says"]) == ("note", "1 commit of 1 session waiting")
+    connection = await asyncpg.connect(scene.target_url)
+    await connection.execute("UPDATE mirror_entries SET at = now() - interval '1 hour'")
+    await connection.close()
+    told = await doctor._mirrors(scene.store)
+    assert told["verdict"] == "warning"
+    assert told["says"].startswith("1 commit of 1 session waiting since 20")
+
+
+async def test_a_source_that_hangs_and_a_slow_reader_of_the_least_pool_take_turns(scene: Scene) -> None:
+    """Between them they had the whole pool, and nobody could take or renew a lease."""
+    rows = [Row("lid-mapping", str(n).encode(), b'"1"') for n in range(4200)]
+    await scene.store.commit(CALLER, "large", CommitRequest(rows=rows))
+    await scene.store.settler.settle_all()
+    await put(scene, "a")
+    store = AuthStore(scene.target_url, MasterKeys([MASTER]), None, StoreOptions(pool_max=4))
+    await store.open()
+    worker = Worker(store)
+    async with locked(scene):
+        async with store.state(CALLER, "large") as state:
+            await anext(aiter(state.chunks))
+            running = asyncio.create_task(worker.round())
+            await asyncio.sleep(0.5)
+            async with asyncio.timeout(2):
+                await store.lease(CALLER, "another", "o", 60, takeover=False, epoch=None)
+        await until(lambda: store.database.usage()[0] > 0)  # the reader has gone, and the turn begins
+        async with asyncio.timeout(2):
+            await store.lease(CALLER, "another", "o", 60, takeover=False, epoch=None)
+    assert await running == 1
     await worker.close()
     await store.close()
 

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,17 @@ def play(seed: str, how: str) -> tuple[bytes, bytes]:
     done = subprocess.run([sys.executable, SCENE, seed, how], capture_output=True, timeout=120, check=False)
     assert done.returncode == 1, "the scene ends with an uncaught exception"
     return done.stdout, done.stderr
+
+
+def test_a_warning_shows_its_class_and_place(lines):
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("hidden", ResourceWarning, stacklevel=1)
+    (said,) = lines()
+    assert (said["level"], said["logger"], said["error"]) == ("warning", "py.warnings", "ResourceWarning")
+    (frame,) = said["frames"]
+    assert frame.endswith(" test_a_warning_shows_its_class_and_place")
+    assert "hidden" not in str(said)
 
 
 def test_no_failure_lets_a_secret_into_logs_or_reports():

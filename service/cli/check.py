@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
 from typing import Annotated, Any
@@ -10,8 +11,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from protocol.rules import Finding
 from protocol.types import check_session_name, check_tenant
-from service.cli.output import Format, FormatOption
+from service.cli.output import Format, FormatOption, counted, printable
 from service.cli.surroundings import with_store
 from service.errors import Deleted, LeaseHeld, NoSession, VersionMismatch
 from service.integrity import Report, check_session, repair
@@ -20,6 +22,7 @@ from service.store import AuthStore, Caller
 from service.store.tokens import DEFAULT_TENANT
 
 _FINDINGS = 3
+_LINES_OF_A_RULE = 50
 
 
 def check(
@@ -86,7 +89,7 @@ def _undo(done: repair.Undone) -> int:
     """Says what was undone; the exit code."""
     for ktype, key_id in done.left:
         typer.echo(f"left alone, since it is not what the repair wrote: {_named(ktype, key_id)}", err=True)
-    typer.echo(f"{done.back} rows put back")
+    typer.echo(f"{counted(done.back, 'row')} put back")
     return _FINDINGS if done.left else 0
 
 
@@ -94,12 +97,13 @@ async def _one(store: AuthStore, caller: Caller, name: str, mender: _Mender, how
     report = await check_session(store, caller, name)
     if mender.wanted:
         report = await mender.mend(store, report)
-    _print(report, how, indent=2)
+    _Shown().print(report, how, indent=2)
     return bool(report.rules)
 
 
 async def _all(store: AuthStore, tenant: str | None, mender: _Mender, how: Format, *, restart: bool) -> bool:
     before, sessions, errors, warnings = 0, 0, 0, 0
+    shown = _Shown()
     walk = sweep(store, tenant, restart=restart, then=lambda report: _mended(store, mender, report))
     async with aclosing(_advancing(walk)) as found:
         async for each in found:
@@ -112,9 +116,12 @@ async def _all(store: AuthStore, tenant: str | None, mender: _Mender, how: Forma
                 continue
             sessions, errors, warnings = sessions + 1, errors + each.errors, warnings + each.warnings
             if each.rules or how is Format.json:
-                _print(each, how)
+                shown.print(each, how)
     earlier = f", {before} of them before it was cut off" if before else ""
-    typer.echo(f"{sessions} sessions checked{earlier}: {errors} errors, {warnings} warnings", err=how is Format.json)
+    said = (
+        f"{counted(sessions, 'session')} checked{earlier}: {counted(errors, 'error')}, {counted(warnings, 'warning')}"
+    )
+    typer.echo(said, err=how is Format.json)
     return errors + warnings > 0
 
 
@@ -140,8 +147,8 @@ async def _advancing(found: AsyncIterator[Begun | Report | Stray]) -> AsyncGener
                 bar.update(task, total=each.done + each.left, completed=each.done)
                 if each.done:
                     typer.echo(
-                        f"going on after {each.done} sessions with {each.errors} errors, {each.warnings} warnings; "
-                        "--restart begins again and shows them",
+                        f"going on after {counted(each.done, 'session')} with {counted(each.errors, 'error')}, "
+                        f"{counted(each.warnings, 'warning')}; --restart begins again and shows them",
                         err=True,
                     )
             elif isinstance(each, Report):
@@ -157,31 +164,41 @@ def _bar() -> Iterator[Progress]:
         yield progress
 
 
-def _print(report: Report, how: Format, indent: int | None = None) -> None:
-    if how is Format.json:
-        typer.echo(json.dumps(_plain(report), indent=indent))
-        return
-    typer.echo(
-        f"{report.session}: version {report.version}, {report.checked} rows, "
-        f"{report.errors} errors, {report.warnings} warnings"
-    )
-    explained: set[str] = set()
-    for each in report.findings:
-        # Lines, not a table: an id must not be cut to the width of a terminal.
-        detail = f" ({_printable(each.detail)})" if each.detail and each.rule in explained else ""
-        typer.echo(f"  {each.severity} {each.rule}: {_named(each.ktype, each.key_id) or 'the session'}{detail}")
-        if each.rule not in explained:
-            typer.echo(f"    {_printable(each.message)}")
-            explained.add(each.rule)
+class _Shown:
+    """How much was printed of each rule: what thousands of sessions or rows have in common is printed a few times."""
+
+    def __init__(self) -> None:
+        self._lines: Counter[str] = Counter()
+
+    def print(self, report: Report, how: Format, indent: int | None = None) -> None:
+        if how is Format.json:
+            typer.echo(json.dumps(_plain(report), indent=indent))
+            return
+        typer.echo(
+            f"{report.session}: version {report.version}, {counted(report.checked, 'row')}, "
+            f"{counted(report.errors, 'error')}, {counted(report.warnings, 'warning')}"
+        )
+        here: Counter[str] = Counter()
+        for each in report.findings:
+            if self._lines[each.rule] < _LINES_OF_A_RULE:
+                _print_finding(each, explain=not here[each.rule])
+                self._lines[each.rule] += 1
+                here[each.rule] += 1
+        for rule, count in report.rules.items():
+            if more := count - here[rule]:
+                typer.echo(f"  {more}{' more' if here[rule] else ''} of {rule}; --format json shows each")
+
+
+def _print_finding(each: Finding, *, explain: bool) -> None:
+    # Lines, not a table: an id must not be cut to the width of a terminal.
+    detail = "" if explain or not each.detail else f" ({printable(each.detail)})"
+    typer.echo(f"  {each.severity} {each.rule}: {_named(each.ktype, each.key_id) or 'the session'}{detail}")
+    if explain:
+        typer.echo(f"    {printable(each.message)}")
 
 
 def _named(ktype: str, key_id: str) -> str:
-    return _printable(f"{ktype} {key_id}".strip())
-
-
-def _printable(text: str) -> str:
-    """Text of a session's owner, who must not write lines of ours: what does not print is shown as its escape."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+    return printable(f"{ktype} {key_id}".strip())
 
 
 def _print_stray(stray: Stray, how: Format) -> None:

@@ -14,7 +14,7 @@ from protocol.repairs import Repair
 from protocol.types import check_session_name, check_tenant
 from service.cli import migrate
 from service.cli.migrate_options import MapFile, Overwrite, ReportFolder, Sessions, Takeover, Tenant, asked_for
-from service.cli.output import Format, FormatOption
+from service.cli.output import Format, FormatOption, counted
 from service.cli.sessions import TenantOption
 from service.cli.surroundings import with_store
 from service.errors import BadInput
@@ -68,7 +68,7 @@ def export(
         count, keys = with_store(context, work)
     except BadInput as error:
         raise typer.BadParameter(error.detail, param_hint=error.pointer) from None
-    typer.echo(f"{count} sessions, {keys} keys", err=True)
+    typer.echo(f"{counted(count, 'session')}, {counted(keys, 'key')}", err=True)
 
 
 def import_(

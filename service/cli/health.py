@@ -1,61 +1,36 @@
 """health: asked every few seconds where containers run, so it imports nothing of the store."""
 
-import http.client
-import json
-import socket
-import ssl
 import sys
-from contextlib import closing
-from typing import Final
+from typing import Annotated
 
 import typer
 
-from service.config import Settings, load_settings
-
-_TIMEOUT_S: Final = 5
-
-
-def health(context: typer.Context) -> None:
-    """Asks the running service whether it is ready; exit 0 or 1."""
-    settings = load_settings(**context.obj)
-    try:
-        body = _readiness(settings)
-    except (OSError, http.client.HTTPException, ValueError):
-        typer.echo(f"no answer from {settings.unix_socket or f'{settings.host}:{settings.port}'}", err=True)
-        sys.exit(1)
-    typer.echo(body.get("reason", body["status"]))
-    sys.exit(0 if body["status"] == "ok" else 1)
+from service.cli import asking
+from service.config import load_settings
 
 
-def _readiness(settings: Settings) -> dict[str, str]:
-    """What the service says, over its unix socket when it has one."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - what to ask, not to bind
-    context = None if settings.unix_socket is not None else _trusting(settings)
-    connection = (
-        http.client.HTTPConnection(host, settings.port, timeout=_TIMEOUT_S)
-        if context is None
-        else http.client.HTTPSConnection(host, settings.port, timeout=_TIMEOUT_S, context=context)
-    )
-    with closing(connection):
-        if settings.unix_socket is not None:
-            connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            connection.sock.settimeout(_TIMEOUT_S)
-            connection.sock.connect(str(settings.unix_socket))
-        connection.request("GET", "/health/ready")
-        body: dict[str, str] = json.load(connection.getresponse())
-        return body
+def health(
+    context: typer.Context,
+    url: Annotated[str | None, typer.Option(help="Ask this address, whatever the settings and the folder say.")] = None,
+) -> None:
+    """Asks the running service whether it is ready; exit 0 or 1.
 
-
-def _trusting(settings: Settings) -> ssl.SSLContext | None:
-    """The certificate is for the public name, and this asks the loopback: only the answer's status counts.
-
-    Where client certificates are asked for, the service's own is shown: its authority may well be theirs.
+    The service is that of the data folder, wherever it listens, unless host, port or unix socket are set.
     """
-    if settings.tls_cert is None:
-        return None
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    if settings.tls_client_ca is not None:
-        context.load_cert_chain(settings.tls_cert, settings.tls_key)
-    return context
+    settings = load_settings(**context.obj)
+    if url is not None and not asking.is_place(url):
+        raise typer.BadParameter("must begin with http:// or https:// and name a host", param_hint="--url")
+    try:
+        place = url or asking.place_of(settings)
+        body = asking.readiness(settings, place)
+    except asking.NoService:
+        typer.echo(
+            f"no service runs on {settings.data_dir.absolute()}: --data-dir names another folder, --url an address",
+            err=True,
+        )
+        sys.exit(1)
+    except asking.NoAnswer:
+        typer.echo(f"no answer from {place}", err=True)
+        sys.exit(1)
+    typer.echo(f"{body.get('reason', body['status'])} ({place})")
+    sys.exit(0 if body["status"] == "ok" else 1)

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import typer
 
 from service import first_secrets
-from service.cli.output import Format, FormatOption, show
+from service.cli.output import Format, FormatOption, counted, show
 from service.cli.surroundings import settings_of, with_store
 from service.config import Settings
 from service.store import AuthStore, keyring
@@ -25,9 +25,11 @@ def rotate(context: typer.Context) -> None:
     """
     settings = settings_of(context)
     done = with_store(context, lambda store: _rotated(settings, store))
-    typer.echo(f"{done.wrapped} data keys wrapped by the current master key")
+    typer.echo(f"{counted(done.wrapped, 'data key')} wrapped by the current master key")
     if done.broken:
-        typer.echo(f"authstore: {done.broken} data keys do not open and stay under their old key", err=True)
+        typer.echo(
+            f"authstore: {counted(done.broken, 'data key')} could not be opened: left under the old key", err=True
+        )
         sys.exit(3)
 
 

@@ -1,11 +1,11 @@
-"""sessions list, deleted, show, delete, restore."""
+"""sessions list, deleted, show, release, delete, restore."""
 
 from typing import Annotated
 
 import typer
 
 from protocol.types import check_session_name, check_tenant
-from service.cli.output import Format, FormatOption, show, show_one
+from service.cli.output import Format, FormatOption, printable, show, show_one
 from service.cli.surroundings import with_store
 from service.errors import Deleted
 from service.store import AuthStore, Caller
@@ -50,8 +50,40 @@ def show_session(
 ) -> None:
     """One session's summary."""
     caller = _operator(tenant)
-    found = with_store(context, lambda store: store.show(caller, check_session_name(name)))
-    show_one(_row(found) | {f"keys {ktype}": count for ktype, (count, _) in found.keys.items()}, how)
+
+    async def work(store: AuthStore) -> tuple[Summary, int]:
+        return await store.show(caller, check_session_name(name)), await store.mirrors.waiting_of(caller, name)
+
+    found, waiting = with_store(context, work)
+    mirror = {"mirrored": found.mirrored, "waiting for the mirror": waiting}
+    show_one(_row(found) | mirror | {f"keys {ktype}": count for ktype, (count, _) in found.keys.items()}, how)
+
+
+@app.command()
+def release(
+    context: typer.Context,
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", help="End it without asking.")] = False,
+    tenant: TenantOption = DEFAULT_TENANT,
+) -> None:
+    """Ends a session's lease, for a bot that was killed: another need not wait until it expires.
+
+    Of a holder that lives after all the writes are refused as soon as another has the lease, or writes without one.
+    """
+    caller = _operator(tenant)
+
+    async def work(store: AuthStore) -> str:
+        found = await store.show(caller, check_session_name(name))
+        if found.lease is None:
+            return "not leased, and left as it is"
+        until = found.lease.expires_at.isoformat(timespec="seconds")
+        typer.echo(f"leased by {printable(found.lease.holder)} until {until}", err=True)
+        if not yes:
+            typer.confirm("End this lease? Only when its holder is gone.", abort=True, err=True)
+        await store.release(caller, name, found.epoch)  # of this very lease: Fenced when it changed hands since
+        return "released"
+
+    typer.echo(with_store(context, work))
 
 
 @app.command()

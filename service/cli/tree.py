@@ -8,6 +8,8 @@ import typer
 from typer.core import TyperGroup
 from typing_extensions import override
 
+_COMMON: Final = ("--config", "--data-dir")
+
 # name -> (module of this package, what is in it: a function or a tree of its own)
 _PLACES: Final = {
     "serve": ("serving", "serve"),
@@ -51,9 +53,33 @@ class Commands(Mapping[str, Any]):
 
 
 class Group(TyperGroup):
-    """The root of the tree."""
+    """The root of the tree. Its options may also stand behind a command, where everybody writes them."""
 
     @override
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.commands: Any = Commands()
+
+    @override
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, _common_first(args))
+
+
+def _common_first(args: list[str]) -> list[str]:
+    """Arguments with the common options before the command. Raises BadParameter for one without its value."""
+    common: list[str] = []
+    others: list[str] = []
+    left = iter(args)
+    for word in left:
+        if word == "--":
+            return [*common, *others, word, *left]
+        if word.partition("=")[0] not in _COMMON:
+            others.append(word)
+            continue
+        common.append(word)
+        if "=" not in word:
+            value = next(left, None)
+            if value is None:
+                raise typer.BadParameter("needs a value", param_hint=word)
+            common.append(value)
+    return common + others

@@ -62,11 +62,12 @@ async def database(request: web.Request) -> web.Response:
 
 
 async def whatsapp(request: web.Request) -> web.Response:
-    """Counts of the asking token's tenant."""
+    """Counts of the asking token's tenant. ``open_findings`` null: nothing of it was ever checked."""
     store, caller = request.app[STORE], request[CALLER]
     counted = await store.census(caller)
     newest = counted.pop("newest", None)
-    findings = by_severity(await open_findings(store, caller))
+    found = await open_findings(store, caller)
+    findings = None if found is None else by_severity(found)
     return _answer({"status": "ok", **counted, "newest_write": newest, "open_findings": findings})
 
 

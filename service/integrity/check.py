@@ -4,9 +4,8 @@ tenants take turns.
 
 import asyncio
 from collections.abc import Iterable
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import aclosing
 from typing import Final
-from weakref import WeakKeyDictionary
 
 from protocol.rules import RULES, Finding
 from protocol.types import session_uuid
@@ -18,13 +17,12 @@ from service.records import SessionRow
 from service.sql import integrity as sql
 from service.sql.integrity import Snapshot
 from service.store import AuthStore, Caller
-from service.store.shares import Shares
+from service.store.holders import CHECK
 from service.vault import CREDS_TYPE, MasterKeys, SessionVault, wrap_context
 
 _CHUNK: Final = 400
 _UNPROVEN: Final = frozenset({"set-unproven", "data-key-unreadable"})
 _log = get_logger("authstore.integrity")
-_turns: "WeakKeyDictionary[AuthStore, Shares]" = WeakKeyDictionary()
 
 
 async def check_session(store: AuthStore, caller: Caller, name: str) -> Report:
@@ -32,7 +30,7 @@ async def check_session(store: AuthStore, caller: Caller, name: str) -> Report:
     tenant = caller.need("read")
     sid = session_uuid(tenant, name)
     async with (
-        _turn(store, tenant),
+        store.holders.one(CHECK, tenant),
         store.database.connection() as connection,
         sql.snapshot(connection, sid) as found,
     ):
@@ -45,11 +43,12 @@ async def check_session(store: AuthStore, caller: Caller, name: str) -> Report:
     return report
 
 
-async def open_findings(store: AuthStore, caller: Caller | None) -> dict[str, int]:
-    """Findings of the last verdicts by rule: of the caller's tenant, or (None) of all."""
+async def open_findings(store: AuthStore, caller: Caller | None) -> dict[str, int] | None:
+    """Findings of the last verdicts by rule, of the caller's tenant or (None) of all; None when nothing was ever checked."""
     tenant = None if caller is None else caller.need("read")
     async with store.database.connection() as connection:
-        return await sql.open_findings(connection, tenant)
+        found = await sql.open_findings(connection, tenant)
+        return found if found or await sql.ever_checked(connection, tenant) else None
 
 
 def by_severity(rules: dict[str, int]) -> dict[str, int]:
@@ -101,7 +100,3 @@ async def _keep(store: AuthStore, row: SessionRow, report: Report) -> None:
     except Unavailable:
         # A standby judges as well as a primary; it only cannot remember.
         _log.warning("a verdict was not kept")
-
-
-def _turn(store: AuthStore, tenant: str) -> AbstractAsyncContextManager[None]:
-    return _turns.setdefault(store, Shares(1)).one(tenant)

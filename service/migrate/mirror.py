@@ -27,6 +27,7 @@ from service.migrate.target import Target, read_target
 from service.observe import Metrics, get_logger
 from service.store import AuthStore, Caller
 from service.store.entries import Entry
+from service.store.holders import MIRROR
 from service.store.mirrors import Turn, Waiting
 
 _log = get_logger("authstore.mirror")
@@ -35,10 +36,6 @@ _EVERY_S: Final = 0.5
 _PAUSES_S: Final = (1.0, 2.0, 5.0, 15.0, 30.0)
 _TELL_EVERY_S: Final = 300.0
 _KEPT_OPEN: Final = 32
-# Turns at once. Each holds a connection of ours while a source writes, since whoever carried beside it could be overtaken:
-# the older values would arrive last. So they are few, and none may hold one for as long as a source that hangs does.
-_TURNS: Final = 4
-_TURNS_OF_POOL: Final = 3  # one for so many connections
 _WRITE_S: Final = 10.0
 _ROW_S: Final = 0.01
 _BYTES_A_S: Final = 1 << 20
@@ -190,7 +187,6 @@ class Worker:
         self._links = Links()
         self._origins: dict[bytes, Origin] = {}  # by session
         self._visits: dict[Place, asyncio.Task[int]] = {}
-        self._turns = asyncio.Semaphore(max(1, min(_TURNS, store.database.pool_max // _TURNS_OF_POOL)))
         self._failures: dict[bytes | Place, tuple[int, float]] = {}  # failures in a row, when to try again
         self._told_at = 0.0
 
@@ -262,7 +258,7 @@ class Worker:
     async def _carry(self, each: Waiting) -> int:
         """Raises Hangs, which is true of its source too."""
         try:
-            async with self._turns:
+            async with self._store.holders.one(MIRROR, each.tenant):
                 carried = await carry(self._store, Caller(each.tenant, "admin"), each.name, self._links, in_time=True)
         except Unavailable:
             return 0  # our own database: the next round tries again

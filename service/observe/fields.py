@@ -17,7 +17,7 @@ _FORMS: Final[dict[str, re.Pattern[str]]] = {
         "method": r"[A-Z]{1,10}",
         "route": ROUTE,
         "version": r"[0-9A-Za-z][0-9A-Za-z. ()+_-]{0,63}",
-        "address": r"[0-9A-Za-z.:\[\]-]{1,255}|unix:/[^\x00-\x1f]{1,255}",
+        "address": r"(?:https?://)?[0-9A-Za-z.:\[\]%-]{1,255}|unix:/[^\x00-\x1f]{1,255}",
         # As `dsn.redacted` gives it: no password before the host, and no parameter that may hold one.
         "database": r"embedded|postgres(?:ql)?://(?:[^\x00-\x20@:/]{1,128}@)?[^\x00-\x20@?]{0,512}(?:\?sslmode=[a-z-]{1,16})?",
         "path": r"[^\x00-\x1f]{1,4096}",

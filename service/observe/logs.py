@@ -10,8 +10,9 @@ import json
 import logging
 import sys
 import threading
+import warnings
 from collections.abc import MutableMapping
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Final, Literal, LiteralString, TextIO
 
 import structlog
@@ -27,6 +28,7 @@ _Event = MutableMapping[str, Any]
 
 _OURS: Final = ("service", "protocol")
 _FOREIGN: Final = "library message"
+_WARNING: Final = "a warning of Python or a library"
 # Failures that only these libraries see. Others (the driver's pool, the report's own transport) retry by themselves.
 _REPORTED: Final = frozenset({"asyncio", "aiohttp.server", "aiohttp.web"})
 # What the event loop says in constant words; its other messages may be built from data.
@@ -96,7 +98,7 @@ def setup_logging(log_format: Format = "auto", level: Level = "info", *, stream:
     terminal = (stream or sys.stderr).isatty()
     console = log_format == "console" or (log_format == "auto" and terminal)
     _chain[-1] = structlog.dev.ConsoleRenderer(colors=terminal) if console else _json
-    logging.captureWarnings(True)
+    warnings.showwarning = _warned
     logging.basicConfig(level=logging.WARNING, handlers=[_Routed()], force=True)
     for name in _OURS:
         logging.getLogger(name).setLevel(_sink.threshold)
@@ -125,6 +127,30 @@ def _gone_wrong(event: LiteralString, error: BaseException | None) -> None:
     _log.error(event, exc=error)
     if error is not None:
         report(error)
+
+
+def _warned(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """For ``warnings.showwarning``: its class and its place. Its text may hold arguments."""
+    del filename, file, line
+    warning = message if isinstance(message, Warning) else category()
+    frame = _warner(lineno)
+    trace = None if frame is None else TracebackType(None, frame, frame.f_lasti, lineno)
+    get_logger("py.warnings").warning(_WARNING, exc=warning.with_traceback(trace))
+
+
+def _warner(lineno: int) -> FrameType | None:
+    """The frame that is warned about, if it is still under way."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and (frame.f_lineno != lineno or frame.f_globals.get("__name__") == __name__):
+        frame = frame.f_back
+    return frame
 
 
 class _Routed(logging.Handler):

@@ -13,6 +13,7 @@
 | `access.py` | tokens and master keys |
 | `integrity.py` | a session as it lies there; verdicts, runs and archive of checks |
 | `schema.py`, `migrations/*.sql` | the schema and its history |
+| `privileges.py` | what a role lacks, and what to run |
 
 No advisory locks, no LISTEN, no session state: every statement works behind a transaction pooler.
 """

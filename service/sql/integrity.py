@@ -29,6 +29,8 @@ ON CONFLICT (sid) DO UPDATE SET version = greatest(integrity_verdicts.version, e
     checked_at = now()
 """
 
+EVER_SQL: Final = "SELECT EXISTS (SELECT FROM integrity_verdicts v WHERE $1::text IS NULL OR v.tenant = $1)"
+
 OPEN_SQL: Final = """
 SELECT f.key AS rule, sum(f.value::bigint)::bigint AS count
 FROM integrity_verdicts v JOIN sessions s ON s.sid = v.sid CROSS JOIN LATERAL jsonb_each_text(v.rules) f
@@ -134,6 +136,12 @@ async def keep_verdict(
     await connection.execute(
         KEEP_VERDICT_SQL, row.head.sid, row.tenant, row.name, seen, checked, *counts, json.dumps(dict(rules))
     )
+
+
+async def ever_checked(connection: Connection, tenant: str | None) -> bool:
+    """Whether a verdict on any session is remembered, of one tenant or (None) of all."""
+    ever: bool = await connection.fetchval(EVER_SQL, tenant)
+    return ever
 
 
 async def open_findings(connection: Connection, tenant: str | None) -> dict[str, int]:

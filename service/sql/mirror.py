@@ -74,6 +74,12 @@ MIRRORED_SQL: Final = """
 SELECT s.name FROM sessions s WHERE s.tenant = $1 AND s.mirrored AND s.deleted_at IS NULL ORDER BY s.name
 """
 
+WAITING_OF_ONE_SQL: Final = "SELECT count(*) FROM mirror_entries WHERE sid = $1"
+
+WAITING_IN_ALL_SQL: Final = """
+SELECT count(*) AS entries, count(DISTINCT sid) AS sessions, min(at) AS oldest FROM mirror_entries
+"""
+
 TURN_SQL: Final = "SELECT sealed, applied FROM session_origins WHERE sid = $1 FOR UPDATE"
 
 FREE_TURN_SQL: Final = f"{TURN_SQL} SKIP LOCKED"
@@ -137,6 +143,19 @@ async def waiting(connection: Connection, tenant: str | None) -> list[tuple[UUID
 async def mirrored(connection: Connection, tenant: str) -> list[str]:
     """Names of the tenant's sessions whose mirror is on."""
     return [record["name"] for record in await connection.fetch(MIRRORED_SQL, tenant)]
+
+
+async def waiting_of(connection: Connection, sid: UUID) -> int:
+    """How many entries of a session wait."""
+    count: int = await connection.fetchval(WAITING_OF_ONE_SQL, sid)
+    return count
+
+
+async def waiting_in_all(connection: Connection) -> tuple[int, int, datetime | None]:
+    """``(entries, sessions, since)`` that wait, of every tenant."""
+    record = await connection.fetchrow(WAITING_IN_ALL_SQL)
+    assert record is not None  # noqa: S101 - one row, whatever there is
+    return record["entries"], record["sessions"], record["oldest"]
 
 
 async def take_turn(connection: Connection, sid: UUID, *, wait: bool) -> tuple[bytes, int] | None:

@@ -67,8 +67,19 @@ _REFUSALS: Final[tuple[tuple[type[Exception], str], ...]] = (
         ssl.SSLCertVerificationError,
         "the database's certificate does not verify: is sslrootcert its authority, the host right?",
     ),
-    (asyncpg.InvalidAuthorizationSpecificationError, "the database refuses the user or the password"),
-    (asyncpg.InvalidCatalogNameError, "the database that the URL names does not exist"),
+    (asyncpg.InvalidPasswordError, "the database refuses the user or the password"),
+    (
+        asyncpg.InvalidAuthorizationSpecificationError,
+        "the database does not let this user in: it may not log in, or pg_hba.conf does not admit it from here",
+    ),
+    (
+        asyncpg.InvalidCatalogNameError,
+        "the database that the URL names does not exist: run CREATE DATABASE <database>",
+    ),
+)
+# Of a statement it means a table or a schema.
+_MAY_NOT_CONNECT: Final = (
+    "the role may not connect to the database that the URL names: run GRANT CONNECT ON DATABASE <database> TO <role>"
 )
 _NO_TLS: Final = "rejected SSL upgrade"
 _POOLER: Final = "unsupported startup parameter"  # as PgBouncer says of our planner settings
@@ -153,7 +164,10 @@ class Database:
     async def connect(self) -> OwnConnection:
         """A connection of one's own. Raises Unavailable, NotLetIn."""
         with understood():
-            connection: OwnConnection = await asyncpg.connect(self._url, **self._options())
+            try:
+                connection: OwnConnection = await asyncpg.connect(self._url, **self._options())
+            except asyncpg.InsufficientPrivilegeError:
+                raise NotLetIn(_MAY_NOT_CONNECT) from None
             await _check_durable(connection)
             return connection
 
@@ -209,6 +223,8 @@ class Database:
                 except _AWAY as error:
                     if (refusal := _refusal(error)) or _clock() >= deadline:
                         raise refusal or Unavailable() from None
+                except asyncpg.InsufficientPrivilegeError:
+                    raise NotLetIn(_MAY_NOT_CONNECT) from None
                 except asyncpg.PostgresError as error:
                     raise fault(error) from None
                 else:

@@ -14,6 +14,7 @@ import asyncpg
 
 from service.errors import WrongSchema
 from service.sql.pool import Connection
+from service.sql.privileges import permitted
 
 VERSIONS_SQL: Final = """
 CREATE TABLE IF NOT EXISTS schema_versions (
@@ -65,7 +66,12 @@ async def check_server(connection: Connection) -> None:
 
 
 async def apply(connection: Connection) -> list[str]:
-    """Brings the schema up to date; the names of what was applied."""
+    """Brings the schema up to date; the names of what was applied. NotPermitted when the role lacks a privilege."""
+    async with permitted(connection):
+        return await _apply(connection)
+
+
+async def _apply(connection: Connection) -> list[str]:
     with suppress(*_MADE_BY_ANOTHER):
         await connection.execute(VERSIONS_SQL)
     async with connection.transaction():
@@ -78,10 +84,11 @@ async def apply(connection: Connection) -> list[str]:
 
 
 async def pending(connection: Connection) -> list[str]:
-    """Names of migrations not applied yet. WrongSchema when the database is newer or its history is another."""
-    if not await connection.fetchval(KNOWN_SQL):
-        return [migration.name for migration in migrations()]
-    return [migration.name for migration in _missing(await connection.fetch(HISTORY_SQL))]
+    """Names of migrations not applied yet. WrongSchema when the database is newer or its history is another; NotPermitted."""
+    async with permitted(connection):
+        if not await connection.fetchval(KNOWN_SQL):
+            return [migration.name for migration in migrations()]
+        return [migration.name for migration in _missing(await connection.fetch(HISTORY_SQL))]
 
 
 def _missing(history: list[asyncpg.Record]) -> list[Migration]:

@@ -18,6 +18,7 @@ method is one transaction, except that a session met for the first time is looke
 | `journal.py`, `settling.py` | commits that wait to become rows: what they say of the session, and how they do |
 | `mirrors.py` | commits kept for another store until it has them; where a session came from |
 | `shares.py` | slots that tenants share in turns |
+| `holders.py` | who keeps a connection for long, and what is left to others |
 | `reads.py` | opening rows and what waits above them: gets, pages, whole states proven by their mark |
 | `sessions.py` | summaries, leases, deletion and the way back |
 | `keyring.py` | master keys against the database: start check, rotation |

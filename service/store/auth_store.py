@@ -23,6 +23,7 @@ from service.store.caller import Caller
 from service.store.changes import Committed, doubtful
 from service.store.commits import Commits
 from service.store.heads import Heads
+from service.store.holders import Holders
 from service.store.mirrors import Mirrors
 from service.store.reads import Asked, Page, Reads, State
 from service.store.request import CommitRequest
@@ -91,7 +92,8 @@ class AuthStore:
         heads = Heads(self.database, masters)
         self.settler = Settler(self.database, heads)
         self._commits = Commits(self.database, heads, self.write_lanes, self.read_lanes, self.settler)
-        self._reads = Reads(self.database, heads, self.read_lanes)
+        self.holders = Holders(options.pool)
+        self._reads = Reads(self.database, heads, self.read_lanes, self.holders)
         self._sessions = Sessions(self.database, heads, self.settler, options.delete_window)
         self.mirrors = Mirrors(self.database, heads, self.settler)
         self.tokens = Tokens(self.database, first_token)

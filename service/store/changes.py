@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 from msgspec.structs import replace
 
-from service.errors import Deleted, Fenced, KeyReused, OutcomeUnknown, VersionMismatch
+from service.errors import Deleted, KeyReused, OutcomeUnknown, VersionMismatch
 from service.records import (
     RECENT_KEPT,
     Applied,
@@ -27,7 +27,7 @@ from service.records import (
     weigh_commit,
 )
 from service.store.entries import in_journal, in_mirror
-from service.store.guards import NO_PRE_KEYS, PreKeys, judge, pre_keys_after
+from service.store.guards import NO_PRE_KEYS, PreKeys, fenced, judge, pre_keys_after
 from service.store.heads import Stand
 from service.store.request import CommitRequest, Work
 from service.store.settling import is_full
@@ -148,9 +148,9 @@ def check(stand: Stand, work: Work, identity: Identity | None) -> Committed | No
 def _check_lease(stand: Stand, request: CommitRequest) -> None:
     if request.lease_epoch is not None:
         if request.lease_epoch != stand.head.epoch:
-            raise Fenced
+            raise fenced(request.lease_epoch, stand.row)
     elif stand.row is not None and stand.row.lease is not None and stand.row.lease.live:
-        raise Fenced
+        raise fenced(None, stand.row)
 
 
 def change_of(stand: Stand, work: Work, identity: Identity, pre_keys: PreKeys) -> Change:

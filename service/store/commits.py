@@ -27,7 +27,6 @@ from protocol.pre_key import same_pair
 from protocol.types import PRE_KEY, session_uuid
 from service.errors import (
     Deleted,
-    Fenced,
     KeyReused,
     PreKeyOverwritten,
     Refused,
@@ -60,6 +59,7 @@ from service.store.changes import (
     weight_in_lane,
     with_key,
 )
+from service.store.guards import fenced
 from service.store.heads import Heads, Line, Stand
 from service.store.keyring import renew
 from service.store.request import CommitRequest, Work
@@ -248,7 +248,7 @@ class Commits:
     async def _create(self, tenant: str, name: str, sid: UUID, vacant: Vacant, work: Work) -> Committed | None:
         request = work.request
         if request.lease_epoch is not None:
-            raise Fenced("there is no such session, so there is no lease on it")
+            raise fenced(request.lease_epoch, vacant)
         if request.if_match is not None:
             raise VersionMismatch
         dek_id, data_key = new_data_key()

@@ -10,8 +10,8 @@ from typing import Final, NamedTuple
 
 from protocol.creds import regressed
 from protocol.types import PRE_KEY
-from service.errors import CounterRegressed, IdentityReplaced
-from service.records import Identity
+from service.errors import CounterRegressed, Fenced, IdentityReplaced
+from service.records import Identity, SessionRow, Vacant
 from service.store.request import Row
 
 NO_PRE_KEYS: Final = -1
@@ -29,6 +29,22 @@ def judge(old: Identity, new: Identity, *, has_keys: bool) -> None:
         return  # never paired, no keys: a new start, with counters of its own
     for name in regressed(old.counters, new.counters):
         raise CounterRegressed(pointer="/creds/" + name.replace(".", "/"))
+
+
+def fenced(given: int | None, found: SessionRow | Vacant | None) -> Fenced:
+    """Why a request with this epoch is refused, as far as ``found`` was looked at; the epoch that counts is not told."""
+    if found is None:
+        return Fenced()
+    if isinstance(found, Vacant):
+        return Fenced("There is no such session, so there is no lease on it.")
+    live = found.lease is not None and found.lease.live
+    if given is None:
+        return Fenced("The session is leased, and this request carries no epoch.")
+    if given == found.head.epoch:
+        return Fenced("The lease of this epoch is another holder's." if live else "The lease of this epoch has ended.")
+    if live:
+        return Fenced("The session is leased, and this request carries another epoch than the lease's.")
+    return Fenced("The session has no lease, and this request carries an epoch that is not its last.")
 
 
 class PreKeys(NamedTuple):

@@ -17,12 +17,13 @@ from typing import Final
 from uuid import UUID
 
 from protocol.types import session_uuid
-from service.errors import Corrupt, Fenced, NoSession, Unavailable
+from service.errors import Corrupt, NoSession, Unavailable
 from service.records import bind
 from service.sql import mirror as sql
 from service.sql.pool import Connection, Database
 from service.store.caller import Caller
 from service.store.entries import Entry, in_mirror
+from service.store.guards import fenced
 from service.store.heads import Heads, Stand
 from service.store.settling import Settler
 from service.vault import PRIME, SessionVault
@@ -121,7 +122,7 @@ class Mirrors:
                 if version is not None:
                     return version
                 if stand.row is None or stand.row.lease is None or head.epoch != epoch or not stand.row.lease.live:
-                    raise Fenced
+                    raise fenced(epoch, stand.row)
         raise Unavailable("the session is being written by others; try again")
 
     async def hand_over(
@@ -162,6 +163,17 @@ class Mirrors:
         tenant = caller.need("admin")
         async with self._database.connection() as connection:
             return await sql.mirrored(connection, tenant)
+
+    async def waiting_of(self, caller: Caller, name: str) -> int:
+        """How many entries of one session wait; of one that is not there, none."""
+        sid = session_uuid(caller.need("admin"), name)
+        async with self._database.connection() as connection:
+            return await sql.waiting_of(connection, sid)
+
+    async def waiting_in_all(self) -> tuple[int, int, datetime | None]:
+        """``(entries, sessions, since when)`` that wait, of every tenant: for the operator."""
+        async with self._database.connection() as connection:
+            return await sql.waiting_in_all(connection)
 
     async def all_waiting(self) -> list[Waiting]:
         """The same of every tenant: what the worker of a serving process asks."""

@@ -24,13 +24,12 @@ from service.sql.keys import Got, Wanted, WholeSession
 from service.sql.pool import Connection, Database, understood
 from service.store.commits import ReadLanes
 from service.store.heads import Heads, Stand
+from service.store.holders import STREAM, Holders
 from service.store.journal import CREDS, Merged, Pending, open_journal
-from service.store.shares import Shares
 from service.vault import PRIME, TAG_BYTES, SessionVault
 
 _ATTEMPTS: Final = 5
 _IN_ONE_PIECE: Final = 4000
-_LEAST_FOR_SPARE: Final = 2
 
 Asked = Sequence[tuple[str, bytes]]
 _Step = WholeSession | list[StoredRow]
@@ -56,13 +55,12 @@ class State:
 class Reads:
     """Reads what commits stored."""
 
-    def __init__(self, database: Database, heads: Heads, lanes: ReadLanes) -> None:
+    def __init__(self, database: Database, heads: Heads, lanes: ReadLanes, holders: Holders) -> None:
         self._database = database
         self._heads = heads
         self._lanes = lanes
         self._broken: set[UUID] = set()
-        # A reader may be slow, and keeps its connection that long: some are always left for others.
-        self._streams = Shares(max(1, database.pool_max // 2), spare=int(database.pool_max > _LEAST_FOR_SPARE))
+        self._holders = holders
 
     async def get(self, tenant: str, name: str, asked: Asked) -> dict[int, bytes]:
         """Values by their place in ``asked``; those not stored are left out."""
@@ -113,7 +111,7 @@ class Reads:
             steps = sql.stream_state(connection, sid)
             return await anext(steps, None), steps
 
-        async with self._streams.one(tenant), self._database.asking(begin) as (first, steps), aclosing(steps):
+        async with self._holders.one(STREAM, tenant), self._database.asking(begin) as (first, steps), aclosing(steps):
             if first is None:
                 self._heads.forget(sid)
                 raise NoSession

@@ -16,6 +16,7 @@ from service.sql.journal import read_journal
 from service.sql.keys import Wanted, get_all
 from service.sql.pool import Connection, Database
 from service.store.changes import first_change
+from service.store.guards import fenced
 from service.store.heads import Heads
 from service.store.journal import CREDS, Counts, counted, open_journal
 from service.store.keyring import renew
@@ -27,7 +28,7 @@ _ATTEMPTS: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A session as lists show it; ``keys``: type -> (count, stored bytes)."""
+    """A session as lists show it; ``keys``: type -> (count, stored bytes); ``mirrored``: commits go to another store too."""
 
     name: str = field(repr=False)
     version: int
@@ -37,6 +38,7 @@ class Summary:
     keys: Counts
     created_at: datetime
     updated_at: datetime
+    mirrored: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +103,16 @@ class Sessions:
                 if isinstance(found, SessionRow) and found.head.deleted:
                     raise Deleted
                 if ask.epoch is not None:
-                    raise Fenced  # also of a session that is gone: what its owner remembers is not to be written into a new one
+                    # Also of a session that is gone: what its owner remembers is not to be written into a new one.
+                    raise fenced(ask.epoch, found)
                 if isinstance(found, Vacant):
                     made = await self._make(connection, tenant, name, found, (ask.holder, ask.ttl_s))
                     if made is not None:
                         return made
                 elif found.lease is not None and found.lease.bars(ask.holder) and not ask.takes_over(found.head.epoch):
-                    raise LeaseHeld(found.lease.holder, found.lease.expires_at.isoformat(), found.head.epoch)
+                    raise LeaseHeld(
+                        found.lease.holder, found.lease.expires_at.isoformat().replace("+00:00", "Z"), found.head.epoch
+                    )
                 # Else it was made or set free between the two looks.
         raise Unavailable("the lease changed hands just now; try again")
 
@@ -116,8 +121,7 @@ class Sessions:
         sid = session_uuid(tenant, name)
         async with self._database.connection() as connection:
             if not await sql.release_lease(connection, sid, epoch):
-                _living(await sql.find(connection, sid))
-                raise Fenced
+                raise fenced(epoch, _living(await sql.find(connection, sid)))
 
     async def delete(self, tenant: str, name: str, *, epoch: int | None, purge: bool) -> Removed:
         """Logout: gone at once, back within the window; ``purge`` leaves no window."""
@@ -151,12 +155,12 @@ class Sessions:
         head = found.head
         if found.deleted_at is None:
             # Without an epoch to be wrong about: it was made between the two looks, so before it there was none.
-            raise NoSession if epoch is None else Fenced
+            raise NoSession if epoch is None else fenced(epoch, found)
         if not again:
             raise Deleted
         # Deleting raised it: the last owner's is the one before.
         if epoch not in {None, head.epoch, head.epoch - 1}:
-            raise Fenced
+            raise fenced(epoch, found)
         return head.version, head.rows, found.deleted_at
 
     async def restore(self, tenant: str, name: str) -> Summary:
@@ -238,4 +242,5 @@ def _summary(row: SessionRow, keys: Counts) -> Summary:
         keys,
         row.created_at,
         row.updated_at,
+        row.head.mirrored,
     )
