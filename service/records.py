@@ -180,6 +180,11 @@ class Lease:
     expires_at: datetime
     live: bool
 
+    @property
+    def ends(self) -> str:
+        """RFC 3339, UTC."""
+        return self.expires_at.isoformat().replace("+00:00", "Z")
+
     def bars(self, holder: str) -> bool:
         """Whether it keeps this one from taking the session without a takeover."""
         return self.live and self.holder != holder

@@ -128,6 +128,42 @@ def test_several_sessions_are_folders_in_a_folder(cli: Cli, tmp_path: Path) -> N
     assert cli("migrate", "verify", "--from", f"files:{out}", "--tenant", "folders").code == 0
 
 
+def test_one_session_as_files_comes_back_under_its_name(service: ServiceProcess, cli: Cli, tmp_path: Path) -> None:
+    out = tmp_path / "exf"
+    done = cli("export", "real-7", "--as", "files", "--output", str(out))
+    assert (done.code, "--session real-7" in done.err) == (0, True)
+    assert cli("import", f"files:{out}", "--session", "real-7", "--tenant", "named").code == 0
+    listed = cli.good("sessions", "list", "--tenant", "named", "--format", "json").json
+    assert [each["session"] if "session" in each else each["name"] for each in listed] == ["real-7"]
+    for verb in ("plan", "copy", "verify"):
+        args = ["--from", str(out), "--session", "real-7", "--tenant", "named"]
+        assert cli("migrate", verb, *args).code == 0
+    moved = ["--from", str(out), "--session", "real-7", "--tenant", "named", "--old-writer-stopped", "--watch", "0"]
+    assert cli("migrate", "cutover", *moved).code == 0
+    back = cli("migrate", "rollback", "--session", "real-7", "--tenant", "named")
+    assert back.code == 0, back.out
+    assert cli("import", str(tmp_path / "nothing")).code == 2
+    assert cli("import", f"files:{tmp_path / 'nothing'}").code == 2
+
+
+def test_lines_are_taken_with_and_without_their_kind(cli: Cli, tmp_path: Path) -> None:
+    out = tmp_path / "lines"
+    assert cli("export", "real-7", "--output", str(out)).code == 0
+    assert cli("import", f"ndjson:{out}", "--tenant", "lines").code == 0
+    assert cli("migrate", "verify", "--from", str(out), "--tenant", "lines", "--keep-unknown").code == 0
+
+
+def test_a_folder_given_back_to_a_source_that_is_told_is_the_folder(
+    service: ServiceProcess, cli: Cli, tmp_path: Path
+) -> None:
+    out = tmp_path / "exf"
+    assert cli("export", "real-7", "--as", "files", "--output", str(out)).code == 0
+    assert cli("import", str(out), "--session", "again", "--tenant", "told").code == 0
+    done = cli("migrate", "rollback", "--session", "again", "--from", str(out), "--tenant", "told", "--format", "json")
+    assert done.code == 0, done.out
+    assert sorted(os.listdir(tmp_path)) == ["exf"]
+
+
 def test_torn_creds_keep_their_session_out_and_no_other(cli: Cli, tmp_path: Path) -> None:
     out = tmp_path / "both"
     assert cli("export", "real-6", "real-7", "--as", "files", "--output", str(out)).code == 0

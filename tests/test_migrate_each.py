@@ -201,3 +201,17 @@ def test_the_help_says_what_each_exit_code_means(verb: str, tmp_path: Path) -> N
     said = " ".join(authstore("", *command, "--help", cwd=tmp_path).stdout.split())
     for code in ("Exit 0:", "1:", "2:", "3"):
         assert code in said
+
+
+@pytest.mark.parametrize("verb", ["rollback", "mirror", "list", "show"])
+def test_the_help_says_of_sessions_that_are_here_whose_they_are(verb: str, tmp_path: Path) -> None:
+    said = authstore("", "migrate", verb, "--help", cwd=tmp_path).stdout
+    assert "Whose sessions they are" in said
+    assert "become" not in said
+
+
+def test_the_help_tells_the_way_of_one_folder_in_a_line_a_word(tmp_path: Path) -> None:
+    said = authstore("", "migrate", "copy", "--help", cwd=tmp_path).stdout
+    assert "copy --from auth --session NAME" in " ".join(said.split())
+    assert "[bytes" not in said
+    assert "REPAIR" in said

@@ -199,6 +199,8 @@ async def _put(source: Any, session: str, value: Any, ktype: str = "pre-key", ke
         ("copy", ["--from", "{source}", "--map", "missing.toml"], 2, "--map"),
         ("plan", ["--from", "{source}", "--no-repair", "everything"], 2, "--no-repair"),
         ("copy", ["--from", "{empty}"], 1, "no table of this database"),
+        ("cutover", ["--from", "{source}", "--session", "company_1", "--wait", "4"], 2, "--still"),
+        ("cutover", ["--from", "{source}", "--session", "company_1", "--wait", "9", "--still", "9"], 2, "--wait"),
     ],
 )
 async def test_a_wrong_option_or_source_is_said_in_a_sentence(

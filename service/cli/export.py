@@ -43,7 +43,11 @@ def export(
     output: Annotated[Path | None, typer.Option(help="What to make; standard output for lines unless told.")] = None,
     tenant: TenantOption = DEFAULT_TENANT,
 ) -> None:
-    """Writes sessions with all their secrets: as lines of JSON, or as multi-file folders. ``import`` takes both."""
+    """Writes sessions with all their secrets: as lines of JSON, or as multi-file folders. ``import`` takes both.
+
+    As files, one session named alone is the folder itself, as Baileys opens it: `import FOLDER --session NAME` gives it its
+    name back. With --all, or several, each is a folder of its name in that folder.
+    """
     caller = Caller(check_tenant(tenant), "admin")
     sessions = [check_session_name(name) for name in dict.fromkeys(names or ())]
     if everything is bool(sessions) or (diagnosis and len(sessions) != 1):
@@ -69,12 +73,17 @@ def export(
     except BadInput as error:
         raise typer.BadParameter(error.detail, param_hint=error.pointer) from None
     typer.echo(f"{counted(count, 'session')}, {counted(keys, 'key')}", err=True)
+    if form is As.files and len(sessions) == 1 and output is not None and output.name != sessions[0]:
+        typer.echo(f"the folder does not say whose it is: import it with --session {sessions[0]}", err=True)
 
 
 def import_(
     context: typer.Context,
     path: Annotated[
-        Path, typer.Argument(help="What export made, or any folder of useMultiFileAuthState.", exists=True)
+        str,
+        typer.Argument(
+            help="What export made, or any folder of useMultiFileAuthState; files: or ndjson: may stand before it."
+        ),
     ],
     session: Sessions = None,
     mapped: MapFile = None,
@@ -89,14 +98,16 @@ def import_(
 ) -> None:
     """Takes sessions in from lines (values as they are) or from multi-file folders, as ``migrate copy`` does.
 
+    A folder with creds.json in it is one session, and has its folder's name here unless --session gives it another.
+
     Exit 0: every session is here, every row of it. 1: a session was not taken in (the others were), there is none, or the
     files, the database or a report failed. 2: wrong usage, nothing was done. 3: every session is here, but rows went to the
     quarantine; also when nothing had to be written.
     """
-    form = As.files if path.is_dir() else As.ndjson
+    form, place = _form(path)
     lines = form is As.ndjson
     asked = asked_for(
-        f"{form}:{path}",
+        f"{form}:{place}",
         session,
         mapped,
         list(Repair) if lines else None,
@@ -109,6 +120,15 @@ def import_(
     # Lines are our own: what was kept comes back, whether or not it is anything that Baileys would read.
     asked = replace(asked, options=replace(asked.options, verbatim=lines))
     migrate.take_in(context, asked, Told(overwrite, takeover))
+
+
+def _form(path: str) -> tuple[As, str]:
+    """What kind it is, and its path. A scheme before it is taken where no such file is there."""
+    scheme, colon, rest = path.partition(":")
+    place = rest if colon and scheme in set(As) and not Path(path).exists() else path
+    if not Path(place).exists():
+        raise typer.BadParameter("there is no such file or folder", param_hint="PATH")
+    return As.files if Path(place).is_dir() else As.ndjson, place
 
 
 def _diagnose(context: typer.Context, caller: Caller, session: str, output: Path | None) -> None:

@@ -1,8 +1,8 @@
 """migrate plan, copy, verify, cutover, mirror, rollback, list, show."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, replace
 from typing import Annotated, Any, Final, TypeVar
 from uuid import UUID
@@ -18,6 +18,7 @@ from service.cli.migrate_options import (
     KeepUnknown,
     MapFile,
     Off,
+    OfTenant,
     OneSession,
     Overwrite,
     ReportFolder,
@@ -37,7 +38,7 @@ from service.migrate.copy import Told, preview
 from service.migrate.copy import copy as copy_all
 from service.migrate.mirror_state import MirrorState, mirrors
 from service.migrate.origin import Origin
-from service.migrate.reading import reading
+from service.migrate.reading import Reading, reading
 from service.migrate.report import EXIT, Folder, Report, Unwritten, Verdict
 from service.migrate.runs import Run, as_reported, called, list_runs, options_plain, show_run
 from service.migrate.source import Source
@@ -81,9 +82,9 @@ def plan(
     folder = asked.folder if asked.wants_report else Folder(None)
 
     async def work(store: AuthStore | None) -> Report:
-        async with await asked.open() as opened, reading(opened, asked.options, asked.only) as read:
+        async with _reading(asked) as (told, read):
             with _bar("plan") as progress:
-                return await preview(store, asked.caller, read, folder, progress)
+                return await preview(store, told.caller, read, folder, progress)
 
     _finish(asked, _usage(lambda: with_store_as_it_is(context, work)))
 
@@ -105,6 +106,10 @@ def copy(
 ) -> None:
     """Copies sessions in, each in one transaction; again after any interruption. The source is not touched.
 
+    One bot that keeps itself in a folder of useMultiFileAuthState (auth/, with creds.json in it): stop it; `plan --from auth
+    --session NAME` says what will happen; `copy --from auth --session NAME` does it; `verify --from auth --session NAME`
+    proves it; then start the bot with the session NAME of this service, and keep the folder until it ran for a while.
+
     Exit 0: every session is here, every row of it. 1: a session was not copied (the others were), the source holds none,
     or it, the database or a report failed. 2: wrong usage, nothing was done. 3: every session is here, but rows went to the
     quarantine; also when nothing had to be written.
@@ -119,8 +124,8 @@ def take_in(context: typer.Context, asked: Asked, told: Told) -> None:
     """Copies what was asked for, shows it, and exits."""
 
     async def work(store: AuthStore) -> Report:
-        async with await asked.open() as opened, reading(opened, asked.options, asked.only) as read:
-            run = await _begin(store, asked, "copy", opened)
+        async with _reading(asked) as (fitted, read):
+            run = await _begin(store, fitted, "copy", read.source)
             with _bar("copy") as progress:
                 return await copy_all(run, read, told, asked.folder, progress)
 
@@ -152,8 +157,8 @@ def verify(
     )
 
     async def work(store: AuthStore) -> Report:
-        async with await asked.open() as opened, reading(opened, asked.options, asked.only) as read:
-            run = await _begin(store, asked, "verify", opened)
+        async with _reading(asked) as (told, read):
+            run = await _begin(store, told, "verify", read.source)
             with _bar("verify") as progress:
                 return await verify_all(run, read, progress)
 
@@ -190,15 +195,21 @@ def cutover(
     asked = asked_for(
         source, [session], mapped, off, tenant, report, how, keep_unknown=keep_unknown, skip_expired=skip_expired
     )
+    if not stopped and wait <= still:
+        raise typer.BadParameter(
+            f"the source must stand still for {still:g} s (--still), which takes longer than {wait:g} s",
+            param_hint="--wait",
+        )
     chosen = cutting.Cutover(stopped, still, wait, watch, mirror, Told(overwrite, takeover))
 
     async def work(store: AuthStore) -> Report:
         async with await asked.open() as opened:
-            async with reading(opened, asked.options, asked.only) as read:
-                name = _named(session, read.names, asked.options.names)
-            run = await _begin(store, asked, "cutover", opened, mirror=mirror)
-            origin = Origin(asked.spec, name, asked.options, asked.layout)
-            return await cutting.cutover(run, opened, origin, chosen, asked.folder, _say)
+            told = asked.of(opened)
+            async with reading(opened, told.options, told.only) as read:
+                name = _named(session, read.names, told.options.names)
+            run = await _begin(store, told, "cutover", opened, mirror=mirror)
+            origin = Origin(told.spec, name, told.options, told.layout)
+            return await cutting.cutover(run, opened, origin, chosen, told.folder, _say)
 
     _finish(asked, _usage(lambda: with_store(context, work)))
 
@@ -211,7 +222,7 @@ def rollback(
         str | None, typer.Option("--from", help="The source, when the cutover's is not remembered.")
     ] = None,
     mapped: MapFile = None,
-    tenant: Tenant = DEFAULT_TENANT,
+    tenant: OfTenant = DEFAULT_TENANT,
     report: ReportFolder = None,
     how: FormatOption = Format.table,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="What is here wins over the source.")] = False,
@@ -233,6 +244,8 @@ def rollback(
         if origin is None:
             return await _without_source(store, asked, name, chosen)
         async with await origin.open() as opened:
+            if asked.spec and opened.only_session is not None:
+                origin = replace(origin, session=opened.only_session, options=asked.of(opened).options)
             run = await _begin(store, replace(asked, options=origin.options), "rollback", opened)
             return await rolling.rollback(run, opened, origin, name, chosen)
 
@@ -243,7 +256,7 @@ def rollback(
 def mirror(
     context: typer.Context,
     session: Annotated[str | None, typer.Option("--session", help="Only this one.")] = None,
-    tenant: Tenant = DEFAULT_TENANT,
+    tenant: OfTenant = DEFAULT_TENANT,
     carry: Annotated[bool, typer.Option("--carry", help="Carry what waits over now; serving does it anyway.")] = False,
     how: FormatOption = Format.table,
 ) -> None:
@@ -267,7 +280,7 @@ def mirror(
 
 
 @app.command("list")
-def list_all(context: typer.Context, tenant: Tenant = DEFAULT_TENANT, how: FormatOption = Format.table) -> None:
+def list_all(context: typer.Context, tenant: OfTenant = DEFAULT_TENANT, how: FormatOption = Format.table) -> None:
     """The tenant's runs, newest first."""
     caller = Caller(check_tenant(tenant), "admin")
     show([_plain(row) for row in with_store(context, lambda store: list_runs(store, caller))], how)
@@ -277,7 +290,7 @@ def list_all(context: typer.Context, tenant: Tenant = DEFAULT_TENANT, how: Forma
 def show_one_run(
     context: typer.Context,
     run: Annotated[UUID, typer.Argument(help="The run's id.")],
-    tenant: Tenant = DEFAULT_TENANT,
+    tenant: OfTenant = DEFAULT_TENANT,
     how: FormatOption = Format.table,
 ) -> None:
     """What a run did to each session. As JSON with every detail: it names ids."""
@@ -289,6 +302,15 @@ def show_one_run(
     sessions = [as_reported(row) for row in rows]
     show([_columns(each) for each in sessions], how)
     _echo(summaries(sessions, more=_MORE_OF_A_RUN))
+
+
+@asynccontextmanager
+async def _reading(asked: Asked) -> AsyncIterator[tuple[Asked, Reading]]:
+    """What is asked of the source, and that of it."""
+    async with await asked.open() as opened:
+        told = asked.of(opened)
+        async with reading(opened, told.options, told.only) as read:
+            yield told, read
 
 
 async def _begin(store: AuthStore, asked: Asked, verb: str, source: Source, **more: object) -> Run:

@@ -2,7 +2,7 @@
 
 import json
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -19,20 +19,36 @@ from service.migrate.sources import Layout, open_source, settled
 from service.store import Caller
 
 From = Annotated[
-    str, typer.Option("--from", help="The source: postgres://…, files:PATH, …; @FILE reads it from a file.")
+    str,
+    typer.Option(
+        "--from",
+        help="The source: postgres://…, mysql://…, redis://…, sqlite:PATH, ndjson:PATH, files:PATH or a path alone; "
+        "@FILE reads it from a file.",
+    ),
 ]
-Sessions = Annotated[list[str] | None, typer.Option("--session", help="Only this one; may be given again.")]
+Sessions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--session", help="Only this one; may be given again. Of a folder that is one session: its name here."
+    ),
+]
 OneSession = Annotated[str, typer.Option("--session", help="Which session.")]
 MapFile = Annotated[
     Path | None, typer.Option("--map", help="TOML or .json: table sessions (there = here), table source (a layout).")
 ]
-Off = Annotated[list[Repair] | None, typer.Option("--no-repair", help="Leave this repair out; may be given again.")]
+Off = Annotated[
+    list[Repair] | None,
+    typer.Option(
+        "--no-repair", metavar="REPAIR", help="Leave out a repair that `migrate plan` names; may be given again."
+    ),
+]
 KeepUnknown = Annotated[bool, typer.Option("--keep-unknown", help="Move rows of types no Baileys release has.")]
 SkipExpired = Annotated[bool, typer.Option("--skip-expired", help="Leave rows past their old expiry behind.")]
 ReportFolder = Annotated[
     Path | None, typer.Option("--report", help="A folder for report and quarantine; they name ids, files are 0600.")
 ]
 Tenant = Annotated[str, typer.Option("--tenant", help="Whose sessions they become.")]
+OfTenant = Annotated[str, typer.Option("--tenant", help="Whose sessions they are.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what was written here since, or by others.")]
 Takeover = Annotated[bool, typer.Option("--takeover", help="End another writer's lease.")]
 
@@ -52,6 +68,13 @@ class Asked:
 
     async def open(self) -> Source:
         return await open_source(self.spec, self.layout)
+
+    def of(self, source: Source) -> "Asked":
+        """The same, where one session is asked for of a place that is one session: that is its name here."""
+        there = source.only_session
+        if there is None or there in self.options.names or len(self.only) != 1 or self.only[0] == there:
+            return self
+        return replace(self, options=replace(self.options, names={**self.options.names, there: self.only[0]}))
 
 
 def asked_for(

@@ -153,6 +153,11 @@ class Source(ABC):
         """
         return None
 
+    @property
+    def only_session(self) -> str | None:
+        """The name of the only session it can have, where nothing but the place gives it one: a folder that is a session."""
+        return None
+
     @abstractmethod
     def snapshot(self) -> AbstractAsyncContextManager[Snapshot]:
         """The source at this moment. Several may be open, one after the other or at once."""

@@ -8,7 +8,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from protocol.types import session_uuid
-from service.errors import Corrupt, Deleted, Fenced, LeaseHeld, NoSession, Unavailable
+from service.errors import Corrupt, Deleted, LeaseHeld, NoSession, Unavailable
 from service.records import Granted, Identity, Lease, LeaseAsk, SessionRow, Vacant
 from service.sql import sessions as sql
 from service.sql import whole
@@ -110,9 +110,7 @@ class Sessions:
                     if made is not None:
                         return made
                 elif found.lease is not None and found.lease.bars(ask.holder) and not ask.takes_over(found.head.epoch):
-                    raise LeaseHeld(
-                        found.lease.holder, found.lease.expires_at.isoformat().replace("+00:00", "Z"), found.head.epoch
-                    )
+                    raise LeaseHeld(found.lease.holder, found.lease.ends, found.head.epoch)
                 # Else it was made or set free between the two looks.
         raise Unavailable("the lease changed hands just now; try again")
 

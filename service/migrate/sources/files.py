@@ -61,6 +61,10 @@ class FilesSource(Source):
     def place(self) -> str:
         return str(self._root)
 
+    @property
+    def only_session(self) -> str | None:
+        return self._root.name if self._alone else None
+
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator["FilesSnapshot"]:
         yield FilesSnapshot(self)

@@ -87,6 +87,10 @@ class SqliteSource(Source):
     def place(self) -> str:
         return str(self._root)
 
+    @property
+    def only_session(self) -> str | None:
+        return self._root.stem if self._alone else None
+
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator["SqliteSnapshot"]:
         if not self._alone:
