@@ -95,7 +95,8 @@ GROUPS: Final[dict[str, tuple[Route, ...]]] = {
               answer=health_answers.Up, down=health_answers.Down),
         Route("GET", "/health/database", health.database, "The backend as the connection itself reports it.",
               answer=health_answers.DatabaseUp, down=health_answers.DatabaseDown),
-        Route("GET", "/health/whatsapp", health.whatsapp, "Counts of the asking token's tenant; `open_findings` is null until anything of it was checked.",
+        Route("GET", "/health/whatsapp", health.whatsapp,
+              "Counts of the asking token's tenant; `open_findings` is null until anything of it was checked.",
               answer=health_answers.Census),
         Route("GET", "/metrics", health.metrics,
               "Prometheus metrics of the whole process, as text: for tokens of the tenant `default`; those of other tenants "
