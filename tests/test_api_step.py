@@ -98,6 +98,4 @@ async def test_what_escapes_the_edge_is_told_from_others(own_api: Api, monkeypat
 
 async def test_the_reference_tells_of_it(api: Api):
     reference = (await api.ask("GET", "/openapi.json")).json
-    for path, item in reference["paths"].items():
-        for operation in item.values():
-            assert (ECHO, "header") in {(each["name"], each["in"]) for each in operation["parameters"]}, path
+    assert f"Any request may carry `{ECHO}`" in reference["info"]["description"]
