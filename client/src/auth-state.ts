@@ -122,8 +122,8 @@ export async function useRemoteAuthState<B extends BaileysModule>(
       return await attempt(recall(place, options.token, options.holder))
     } catch (error) {
       // A session that was lost for the former token, say, is opened again with another.
-      const isOpen = options.holder === undefined && error instanceof HeldError
-      const left = isOpen ? recallHeld(place, error.holder) : undefined
+      const isHeld = options.holder === undefined && error instanceof HeldError
+      const left = isHeld ? recallHeld(place, error.holder) : undefined
       if (!left) throw error
       return await attempt(left)
     }
