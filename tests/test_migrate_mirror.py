@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import pytest
 from migrating import CALLER, MASTER, Scene, open_store, shop, shop_scene
 from postgres_proxy import PostgresProxy
 
+from service.errors import TurnLost
 from service.migrate import mirror
 from service.migrate.cutover import Cutover, cutover
 from service.migrate.mirror import Links, Worker, carry, drain
@@ -30,7 +31,7 @@ from service.migrate.source import SourceAway, SourceError
 from service.migrate.sources import files, open_source, postgres
 from service.migrate.sources.sqlite import SCHEMA
 from service.observe import Metrics
-from service.store import AuthStore
+from service.store import AuthStore, mirrors
 from service.store.auth_store import StoreOptions
 from service.store.request import CommitRequest, Row
 from service.vault import MasterKeys
@@ -360,3 +361,58 @@ async def test_a_write_to_a_disk_is_not_left_behind(
     assert ended.is_set()
     assert (tmp_path / "a" / "lid-mapping-70707.json").exists()
     await worker.close()
+
+
+async def without_patience(url: str) -> None:
+    """Who idles in a transaction there is cut off after a second, and no transaction lasts longer than two."""
+    connection = await asyncpg.connect(url)
+    name = await connection.fetchval("SELECT current_database()")
+    for setting in ("idle_in_transaction_session_timeout = '1s'", "transaction_timeout = '2s'"):
+        with suppress(asyncpg.UndefinedObjectError):  # Postgres 17 has the second
+            await connection.execute(f'ALTER DATABASE "{name}" SET {setting}')
+    await connection.close()
+
+
+async def test_a_turn_outlasts_our_servers_patience_with_idle_transactions(scene: Scene) -> None:
+    await without_patience(scene.target_url)
+    async with open_store(scene.target_url) as store, open_store(scene.target_url) as other:
+        await put(scene, "a")
+        async with locked(scene):
+            draining = asyncio.create_task(drain(store, CALLER))
+            await asyncio.sleep(4)
+            async with other.mirrors.turn(CALLER, "a", wait=False) as turn:
+                assert turn is None
+        assert await draining == 1
+    assert await carried(scene) == {"a": "888"}
+
+
+async def test_a_lost_turn_calls_its_write_off_and_says_so(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has the turn next writes what is newer: what was written without a turn could arrive after it."""
+    monkeypatch.setattr(mirrors, "_ASK_S", 0.1)
+    await put(scene, "a")
+    idle = (
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND "
+        "pid <> pg_backend_pid() AND xact_start IS NOT NULL"
+    )
+    links = Links()
+    target = await asyncpg.connect(scene.target_url)
+    async with locked(scene):
+        carrying = asyncio.create_task(carry(scene.store, CALLER, "a", links, wait=True))
+        await asyncio.sleep(1)
+        assert not carrying.done()
+        assert await target.fetchval(idle) == 1
+        with pytest.raises(TurnLost):
+            await asyncio.wait_for(carrying, 10)
+    await target.close()
+    await links.close()
+    assert await carried(scene) == {}
+    assert await waits(scene) == ["a"]
+    assert await drain(scene.store, CALLER) == 1
+
+
+async def test_a_snapshot_outlasts_the_sources_patience(scene: Scene) -> None:
+    await without_patience(scene.source_url)
+    async with await open_source(scene.source_url) as source, source.snapshot() as snapshot:
+        assert "a" in [name async for name in snapshot.sessions()]
+        await asyncio.sleep(3)
+        assert (await snapshot.read("a")).creds is not None

@@ -21,7 +21,7 @@ from service.migrate.plan import Options
 from service.migrate.report import Folder
 from service.migrate.runs import Run
 from service.migrate.source import Source, SourceError, SourceRefused, Write, WrongSource
-from service.migrate.sources import open_source
+from service.migrate.sources import open_source, postgres
 
 SCHEMA = (Path(__file__).parent.parent / "fixtures" / "legacy" / "schema.sql").read_text()
 
@@ -162,6 +162,16 @@ class TestLegacyPostgres(SourceContract):
             with pytest.raises(OSError, match="disk is full"):
                 async with source.snapshot():
                     raise OSError("the disk is full")
+
+    async def test_no_statement_is_left_that_a_pooler_would_not_know_again(self, legacy: LegacyRig) -> None:
+        await legacy.fill("one", CREDS, KEYS)
+        async with legacy.source() as source:
+            assert isinstance(source, postgres.PostgresSource)
+            for _ in range(2):
+                await source.fingerprint("one")
+                await source.write("one", text(CREDS), [Write("pre-key", "1", text(PAIR))])
+            connection = await source._connection()
+            assert await connection.fetch("SELECT name FROM pg_prepared_statements") == []
 
     async def test_a_table_that_is_gone_is_told(self, legacy: LegacyRig) -> None:
         async with legacy.source() as source:

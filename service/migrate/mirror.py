@@ -129,7 +129,7 @@ async def carry_and_compare(store: AuthStore, caller: Caller, name: str, links: 
             return []
         await _carry(turn, links, target.version)
         origin = Origin.decode(turn.origin)
-        async with links.to(origin) as source, reading(source, origin.options, [origin.session]) as read:
+        async with turn.kept(), links.to(origin) as source, reading(source, origin.options, [origin.session]) as read:
             plan = await read.plan(origin.session, target.digests)
         return differences(plan.digests, target.digests)
 
@@ -139,7 +139,7 @@ async def _carry(turn: Turn, links: Links, until: int | None, *, in_time: bool =
     carried = 0
     while entries := await turn.entries(until):
         merged = merge([entry for _, entry in entries])
-        async with _in_time(merged.write_s if in_time else None), links.to(origin) as source:
+        async with turn.kept(), _in_time(merged.write_s if in_time else None), links.to(origin) as source:
             await source.write(origin.session, merged.creds, merged.writes(), whole=merged.whole)
         await turn.done(entries[-1][0])
         carried += len(entries)

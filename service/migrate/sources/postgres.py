@@ -19,6 +19,7 @@ from service.errors import BadInput
 from service.migrate.source import Found, Snapshot, Source, SourceError, SourceRefused, Within, Write, WrongSource, away
 from service.migrate.sources import Layout
 from service.migrate.sources.layout import chosen
+from service.sql.pool import unhurried
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -134,6 +135,7 @@ class PostgresSource(Source):
         try:
             with understood():
                 await connection.transaction(isolation="repeatable_read", readonly=True).start()
+                await unhurried(connection)  # what is read is stored elsewhere before the next is
                 await _unfiltered(connection)
             yield PostgresSnapshot(self, connection)  # errors of whoever reads it are none of the source's
         finally:
@@ -153,6 +155,7 @@ class PostgresSource(Source):
             connection = await self._connection()
             try:
                 await connection.execute("BEGIN")
+                await unhurried(connection)
                 await _unfiltered(connection)
                 await self.apply(connection, session, creds, rows, whole=whole)
                 await connection.execute("COMMIT")
@@ -212,12 +215,14 @@ async def open_it(url: str, layout: Layout | None) -> Source:
 
 
 async def connect(url: str) -> Connection:
-    """A connection of one's own, UTC, that never waits for ever."""
+    """A connection of one's own, UTC, that never waits for ever. It keeps no statements, which a transaction pooler would
+    not know again."""
     try:
         return await asyncpg.connect(
             url,
             timeout=_TIMEOUT_S,
             command_timeout=_STATEMENT_S,
+            statement_cache_size=0,
             server_settings={"application_name": "authstore migrate", "TimeZone": "UTC"},
         )
     except ValueError:  # the driver's text may hold the URL
