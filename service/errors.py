@@ -129,7 +129,7 @@ class Unavailable(ServiceError):
 
 
 class TurnLost(Unavailable):
-    """Our connection that held the session's turn was lost; what is not known to be carried over waits, and is written again."""
+    """The connection that held the session's turn was lost; what is not known to be carried waits, and is written again."""
 
 
 class NotLetIn(Unavailable):

@@ -22,8 +22,9 @@ from postgres_proxy import PostgresProxy
 from service.errors import TurnLost
 from service.migrate import mirror
 from service.migrate.cutover import Cutover, cutover
-from service.migrate.mirror import Links, Worker, carry, drain
+from service.migrate.mirror import Links, Merged, Worker, carry, drain
 from service.migrate.origin import Origin
+from service.migrate.pace import Pace
 from service.migrate.plan import Options
 from service.migrate.report import Folder
 from service.migrate.runs import Run, called
@@ -357,10 +358,52 @@ async def test_a_write_to_a_disk_is_not_left_behind(
     async with scene.store.mirrors.turn(CALLER, "a", wait=False) as turn:
         assert turn is None
     release.set()
-    await running
+    assert await running == 1  # late, and done
+    assert await waits(scene) == []
     assert ended.is_set()
     assert (tmp_path / "a" / "lid-mapping-70707.json").exists()
     await worker.close()
+
+
+async def test_what_was_called_off_is_carried_in_smaller_parts(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source that manages ten rows in the time a write has, as over a slow link: it catches up all the same."""
+    monkeypatch.setattr(mirror, "_WRITE_S", 0.3)
+    monkeypatch.setattr(mirror, "_PAUSES_S", (0.0,))
+    real = postgres.PostgresSource.write
+    sizes = []
+
+    async def slow(self: Any, session: str, creds: bytes | None, rows: Any, *, whole: bool = False) -> None:
+        sizes.append(len(rows))
+        if len(rows) > 10:
+            await asyncio.sleep(3600)
+        await real(self, session, creds, rows, whole=whole)
+
+    monkeypatch.setattr(postgres.PostgresSource, "write", slow)
+    for n in range(40):
+        await scene.store.commit(CALLER, "a", CommitRequest(rows=[Row("lid-mapping", str(n).encode(), b'"1"')]))
+    worker = Worker(scene.store)
+    for _ in range(30):
+        await worker.round()
+        if not await waits(scene):
+            break
+    await worker.close()
+    assert await waits(scene) == []
+    assert sizes[0] == 40
+    assert await scene.source.fetchval("SELECT count(*) FROM whatsapp_keys WHERE company_id = 'a'") == 40
+
+
+def test_what_was_called_off_gets_more_time_for_its_size_and_no_more_for_nothing() -> None:
+    large = Merged(rows={("session", str(n)): b"0" * 1000 for n in range(1000)})
+    pace = Pace()
+    assert Merged().write_s(pace.patience) == 10
+    for _ in range(10):
+        pace = pace.called_off()
+    assert pace.entries == 1
+    assert Merged().write_s(pace.patience) == 10
+    assert large.write_s(pace.patience) > 10 + 10 * (large.write_s() - 10)
+    for _ in range(30):
+        pace = pace.confirmed()
+    assert pace.entries == Pace().entries
 
 
 async def without_patience(url: str) -> None:

@@ -18,7 +18,7 @@ from protocol.digest import digest
 from protocol.file_names import mangle
 from service.errors import BadInput
 from service.migrate.source import FaultKind, Source, SourceError, SourceRefused, Write, WrongSource
-from service.migrate.sources import Layout, open_source
+from service.migrate.sources import Layout, mysql, open_source
 from service.migrate.sources.mysql import parse_url
 
 HOST, PORT, USER = "127.0.0.1", 3306, "root"
@@ -215,6 +215,45 @@ async def test_two_keys_that_the_collation_takes_for_one_are_not_merged(maria: M
         await source.write("one", None, [Write(*large, text(other)), Write(*small, None)])
         async with source.snapshot() as snapshot:
             same(await snapshot.read("one"), CREDS, {large: other})
+
+
+@pytest.mark.parametrize("engine", ["MyISAM", "InnoDB"])
+@pytest.mark.parametrize("collation", ["utf8mb4_general_ci", "utf8mb4_roman_ci"])
+async def test_nor_are_two_that_come_together(maria: MysqlRig, engine: str, collation: str) -> None:
+    """Roman takes "v" for "u" too."""
+    await maria.execute(AUTH.format(engine=engine))
+    await maria.execute(f"ALTER TABLE auth CONVERT TO CHARACTER SET utf8mb4 COLLATE {collation}")
+    names = ("Exm", "EXM") if collation == "utf8mb4_general_ci" else ("u", "v")
+    together = [Write("app-state-sync-key", name, text({"keyData": name})) for name in names]
+    async with maria.source() as source:
+        with pytest.raises(SourceError, match="two keys would be one row"):
+            await source.write("one", None, together)
+    assert len(await maria.execute("SELECT value FROM auth")) == (engine == "MyISAM")  # which undoes nothing
+
+
+async def test_a_large_write_takes_few_round_trips(maria: MysqlRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """812 pre-keys, as Baileys uploads at first: over a slow link one or two statements a key would never get done."""
+    await maria.execute(AUTH.format(engine="InnoDB"))
+    keys = {("pre-key", str(n)): {**PAIR, "n": n} for n in range(812)}
+    trips: list[str] = []
+    real = mysql.run
+
+    async def counted(connection: Any, statement: str, *values: str) -> Any:
+        trips.append(statement)
+        return await real(connection, statement, *values)
+
+    monkeypatch.setattr(mysql, "run", counted)
+    async with maria.source() as source:
+        trips.clear()
+        await source.write("one", text(CREDS), [Write(*name, text(value)) for name, value in keys.items()])
+        assert len(trips) < 20
+        async with source.snapshot() as snapshot:
+            same(await snapshot.read("one"), CREDS, keys)
+        trips.clear()
+        await source.write("one", None, [Write(*name, None) for name in keys])
+        assert len(trips) < 20
+        async with source.snapshot() as snapshot:
+            same(await snapshot.read("one"), CREDS, {})
 
 
 async def test_an_error_of_the_reader_is_not_taken_for_the_sources(maria: MysqlRig) -> None:

@@ -20,7 +20,7 @@ the root.
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Final
@@ -73,6 +73,12 @@ SNAPSHOT_SQLS: Final = (
     "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
 )
 
+RowName = tuple[str, ...]
+"""What the columns that name a row hold."""
+
+# Of one statement: every server's longest packet and shortest plan take it.
+_ROWS: Final = 250
+_CHARS: Final = 1 << 18
 _PORT: Final = 3306
 _CONNECT_S: Final = 10.0
 _STATEMENT_S: Final = 120.0
@@ -145,10 +151,8 @@ class MysqlSource(Source):
                 own = await self._creds_name(connection, session)
                 if whole:
                     await run(connection, self.sql.wipe, session)
-                for row in sorted(rows, key=lambda row: row.text is not None):  # what is deleted makes room
-                    await self._apply(connection, session, row)
-                if creds is not None:
-                    await self._put(connection, session, own, CREDS, creds)
+                await self._delete(connection, session, rows)  # it makes room
+                await self._put(connection, session, own, creds, rows)
                 await connection.commit()
                 undo.pop_all()
 
@@ -157,25 +161,52 @@ class MysqlSource(Source):
             own, self._own = self._own, None
             own.close()
 
-    async def _apply(self, connection: aiomysql.Connection, session: str, row: Write) -> None:
-        name = self._name(row.ktype, row.key_id)
-        if row.text is not None:
-            await self._put(connection, session, name, row.ktype, row.text)
-            return
-        await run(connection, self.sql.delete, session, *name, *name)
-        if self.table.name is None:
-            named = mistyped(row.ktype, row.key_id)
-            twin = named.ktype, named.key_id
-            await run(connection, self.sql.delete, session, *twin, *twin)
+    async def _delete(self, connection: aiomysql.Connection, session: str, rows: Iterable[Write]) -> None:
+        gone = [name for row in rows if row.text is None for name in self._names(row.ktype, row.key_id)]
+        for at in range(0, len(gone), _ROWS):
+            names = gone[at : at + _ROWS]
+            await run(
+                connection, self.sql.delete(len(names)), session, *(part for name in names for part in (*name, *name))
+            )
 
     async def _put(
-        self, connection: aiomysql.Connection, session: str, name: tuple[str, ...], ktype: str, text: bytes
+        self,
+        connection: aiomysql.Connection,
+        session: str,
+        own: RowName,
+        creds: bytes | None,
+        rows: Iterable[Write],
     ) -> None:
-        if any(tuple(map(_text, there)) != name for there in await run(connection, self.sql.same, session, *name)):
-            raise SourceError("two keys would be one row there: the table's collation takes their names for the same")
-        await run(connection, self.sql.put, session, *name, spelled(ktype, text, self.table.spelling).decode())
+        put = [
+            (self._name(row.ktype, row.key_id), self._spelled(row.ktype, row.text))
+            for row in rows
+            if row.text is not None
+        ]
+        put += [] if creds is None else [(own, self._spelled(CREDS, creds))]
+        if len({name for name, _ in put}) < len(put):
+            raise SourceError("two keys would be one row there: nothing was written")
+        for batch in batches(put):
+            names = {name for name, _ in batch}
+            there = await self._same(connection, session, names)
+            if there <= names:
+                values = [value for name, text in batch for value in (session, *name, text)]
+                await run(connection, self.sql.put(len(batch)), *values)
+                there = await self._same(connection, session, names)
+            if there != names:
+                raise SourceError(
+                    "two keys would be one row there: the table's collation takes their names for the same"
+                )
 
-    async def _creds_name(self, connection: aiomysql.Connection, session: str) -> tuple[str, ...]:
+    async def _same(self, connection: aiomysql.Connection, session: str, names: Collection[RowName]) -> set[RowName]:
+        """Names of the rows that the table takes for these."""
+        parts = [part for name in names for part in name]
+        found = await run(connection, self.sql.same(len(names)), session, *parts)
+        return {tuple(map(_text, there)) for there in found}
+
+    def _spelled(self, ktype: str, text: bytes) -> str:
+        return spelled(ktype, text, self.table.spelling).decode()
+
+    async def _creds_name(self, connection: aiomysql.Connection, session: str) -> RowName:
         """Of the row that was found: with type and id its id may be anything, and its reader looks for that."""
         found: Sequence[tuple[Any, ...]] = ()
         if self.table.name is None:
@@ -184,10 +215,17 @@ class MysqlSource(Source):
             raise SourceError("the session has several rows of creds there, and which is read cannot be told")
         return tuple(map(_text, found[0])) if found else (self.table.creds,) * len(self.table.named)
 
-    def _name(self, ktype: str, key_id: str) -> tuple[str, ...]:
+    def _name(self, ktype: str, key_id: str) -> RowName:
         if self.table.name is None:
             return ktype, key_id
         return (name_of(ktype, key_id, mangled=self.table.mangled),)
+
+    def _names(self, ktype: str, key_id: str) -> Iterator[RowName]:
+        """Everything that would be taken for the key."""
+        yield self._name(ktype, key_id)
+        if self.table.name is None:
+            twin = mistyped(ktype, key_id)
+            yield twin.ktype, twin.key_id
 
     async def _connection(self) -> aiomysql.Connection:
         if self._own is None or self._own.closed:
@@ -237,32 +275,75 @@ class MovingSnapshot(MysqlSnapshot):
 
 
 class Statements:
-    """What is asked of a layout's table. Parameters: the session, then the columns that name a row, then the value."""
+    """What is asked of a layout's table. Parameters: the session, then the columns that name a row, then the value.
+
+    ``same``, ``delete`` and ``put`` are of so many rows: a round trip for each would make a far table too slow to follow.
+    """
 
     def __init__(self, table: TableLayout) -> None:
         name, session, value = (_quoted(each) for each in (table.table, table.session, table.value))
         named = [_quoted(each) for each in table.named]
         listed = ", ".join(named)
-        same = " AND ".join(f"{each} = %s" for each in (session, *named))
         row = f"SHA2(CONCAT_WS(CHAR(0), {listed}, SHA2(COALESCE({value}, ''), 256)), 256)"
         halves = ", ".join(
             f"COALESCE(BIT_XOR(CAST(CONV(SUBSTRING({row}, {at}, 15), 16, 10) AS UNSIGNED)), 0)" for at in (1, 16)
         )
-        marks = ", ".join(["%s"] * (len(named) + 2))
         self.sessions = f"SELECT DISTINCT {session} FROM {name} WHERE {session} IS NOT NULL ORDER BY 1"
         self.rows = f"SELECT {listed}, {value} FROM {name} WHERE {session} = %s ORDER BY {listed}"
         self.mark = f"SELECT COUNT(*), {halves} FROM {name} WHERE {session} = %s"
         self.wipe = f"DELETE FROM {name} WHERE {session} = %s"
-        exact = " AND ".join(f"BINARY CONVERT({each} USING utf8mb4) = %s" for each in named)
-        self.same = f"SELECT {listed} FROM {name} WHERE {same}"
+        alike = [f"{each} = %s" for each in named]
+        exact = [f"BINARY CONVERT({each} USING utf8mb4) = %s" for each in named]
+        self._same = f"SELECT {listed} FROM {name} WHERE {session} = %s", f"({' AND '.join(alike)})"
+        self._delete = f"DELETE FROM {name} WHERE {session} = %s", f"({' AND '.join(alike + exact)})"
+        self._put = (
+            f"INSERT INTO {name} ({session}, {listed}, {value}) VALUES ",
+            f"({', '.join(['%s'] * (len(named) + 2))})",
+            f" ON DUPLICATE KEY UPDATE {value} = VALUES({value})",
+        )
         self.creds = (
             f"SELECT {listed} FROM {name} WHERE {session} = %s AND BINARY CONVERT({named[0]} USING utf8mb4) = %s"
         )
-        self.delete = f"DELETE FROM {name} WHERE {same} AND {exact}"
-        self.put = (
-            f"INSERT INTO {name} ({session}, {listed}, {value}) VALUES ({marks}) "
-            f"ON DUPLICATE KEY UPDATE {value} = VALUES({value})"
-        )
+
+    def same(self, rows: int) -> str:
+        """Names of the rows that the table takes for these. Parameters: the session, then each name."""
+        head, row = self._same
+        return f"{head} AND ({' OR '.join([row] * rows)})"
+
+    def delete(self, rows: int) -> str:
+        """Parameters: the session, then each name twice."""
+        head, row = self._delete
+        return f"{head} AND ({' OR '.join([row] * rows)})"
+
+    def put(self, rows: int) -> str:
+        """Parameters: of each row the session, its name and its value."""
+        head, row, tail = self._put
+        return f"{head}{', '.join([row] * rows)}{tail}"
+
+
+def batches(rows: Iterable[tuple[RowName, str]]) -> Iterator[list[tuple[RowName, str]]]:
+    """Pure: rows for one statement each. Names that a collation may take for one another stand apart, so that the second
+    meets the row of the first."""
+    batch: list[tuple[RowName, str]] = []
+    folded: set[RowName | None] = set()
+    size = 0
+    for name, text in rows:
+        fold = _folded(name)
+        apart = fold is None or None in folded or fold in folded
+        if batch and (apart or len(batch) == _ROWS or size + len(text) > _CHARS):
+            yield batch
+            batch, folded, size = [], set(), 0
+        batch.append((name, text))
+        folded.add(fold)
+        size += len(text)
+    if batch:
+        yield batch
+
+
+def _folded(name: RowName) -> RowName | None:
+    """What names that are the same to a collation share. None: of such characters that this cannot be told here."""
+    plain = all(part.isascii() and part.isprintable() for part in name)
+    return tuple(part.lower().rstrip() for part in name) if plain else None
 
 
 async def open_it(url: str, layout: Layout | None) -> Source:
