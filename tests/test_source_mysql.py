@@ -1,25 +1,35 @@
 """``mysql-baileys`` as a source, in a real MariaDB, filled and read back by the package itself; and Prisma's table there."""
 
+import asyncio
 import json
 import os
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiomysql
 import pymysql
 import pytest
 import states
+from external_mariadb import ExternalMariadb
+from migrating import CALLER, open_store, run_copy, run_verify
 from peers import get_state, missing, put_state
 from source_contract import CREDS, KEYS, PAIR, Rig, SourceContract, same, text
 
 from protocol.digest import digest
 from protocol.file_names import mangle
 from service.errors import BadInput
+from service.migrate.cutover import Cutover, cutover
+from service.migrate.origin import Origin
+from service.migrate.plan import Options
+from service.migrate.report import Folder, Report, Verdict
+from service.migrate.runs import Run
 from service.migrate.source import FaultKind, Source, SourceError, SourceRefused, Write, WrongSource
 from service.migrate.sources import Layout, mysql, open_source
 from service.migrate.sources.mysql import parse_url
+from service.store import AuthStore
 
 HOST, PORT, USER = "127.0.0.1", 3306, "root"
 # As mysql-baileys 1.5.4 makes it, but for the engine.
@@ -294,3 +304,53 @@ def test_a_link_across_a_network_is_protected_unless_told() -> None:
     assert parse_url("mysql://u@127.0.0.1/d").tls is None
     assert parse_url("mysql://u@localhost/d?ssl-mode=verify").tls is not None
     assert parse_url(f"mysql://u@x/d?socket={os.devnull}").tls is None
+
+
+async def test_a_replica_is_copied_with_a_note_and_never_cut_over(database_url: str, tmp_path: Path) -> None:
+    with ExternalMariadb(tmp_path, 1) as primary, ExternalMariadb(tmp_path, 2) as replica:
+        await primary.run("CREATE DATABASE shop CHARACTER SET utf8mb4")
+        await primary.run(AUTH.format(engine="InnoDB"), database="shop")
+        await primary.run(f"INSERT INTO auth VALUES ('one', 'creds', '{text(CREDS).decode()}')", database="shop")
+        await primary.run("CREATE USER plain@'%'", "GRANT ALL ON shop.* TO plain@'%'")
+        await replica.follow(primary)
+        await replica.until_there("shop", "SELECT * FROM auth")
+        urls = [primary.url("shop"), replica.url("shop"), primary.url("shop", "plain"), replica.url("shop", "plain")]
+        assert [await standby(url) for url in urls] == [False, True, None, None]
+        async with open_store(database_url) as store:
+            for url, says in ((urls[1], "standby"), (urls[3], "cannot be told")):
+                report = await run_copy(store, url)
+                assert [says in note for note in report.notes] == [True]
+                assert report.verdict is Verdict.findings
+                assert [says in note for note in (await run_verify(store, url)).notes] == [True]
+            await replica.run("STOP SLAVE", "SET GLOBAL read_only = 1")
+            assert [await standby(url) for url in (urls[1], urls[3])] == [True, True]
+            with pytest.raises(SourceError, match="standby"):
+                await moved(store, urls[1])
+            said = (await moved(store, urls[2])).notes
+        assert ["cannot be told" in note for note in said] == [True]
+        await replica.run("RESET SLAVE ALL")
+        assert await standby(urls[1]) is False  # it follows nobody, and its writers are locked out
+
+
+async def standby(url: str) -> bool | None:
+    async with await open_source(url) as source:
+        return await source.standby()
+
+
+async def moved(store: AuthStore, url: str) -> Report:
+    async with await open_source(url) as source:
+        run = await Run.begin(store, CALLER, "cutover", source.kind, {})
+        chosen = Cutover(stopped=True, watch_s=0)
+        return await cutover(run, source, Origin(url, "one", Options()), chosen, Folder(None), lambda _: None)
+
+
+async def test_a_snapshot_outlasts_the_servers_patience(tmp_path: Path) -> None:
+    short = {"wait-timeout": "1", "idle-transaction-timeout": "1", "idle-readonly-transaction-timeout": "1"}
+    with ExternalMariadb(tmp_path, 1, short) as server:
+        await server.run("CREATE DATABASE shop CHARACTER SET utf8mb4")
+        await server.run(AUTH.format(engine="InnoDB"), database="shop")
+        await server.run(f"INSERT INTO auth VALUES ('one', 'creds', '{text(CREDS).decode()}')", database="shop")
+        async with await open_source(server.url("shop")) as source, source.snapshot() as snapshot:
+            assert [name async for name in snapshot.sessions()] == ["one"]
+            await asyncio.sleep(3)
+            same(await snapshot.read("one"), CREDS, {})

@@ -30,7 +30,7 @@ from service.migrate.holding import Hold, holding
 from service.migrate.mirror import Links, carry, carry_and_compare
 from service.migrate.origin import Origin
 from service.migrate.plan import SessionPlan
-from service.migrate.reading import reading
+from service.migrate.reading import LAGS, reading
 from service.migrate.report import Folder, Report, SessionReport, Verdict, begin_session
 from service.migrate.runs import Run
 from service.migrate.source import Source, SourceError
@@ -59,8 +59,10 @@ class Cutover:
 async def cutover(run: Run, source: Source, origin: Origin, chosen: Cutover, folder: Folder, say: Say) -> Report:
     """Cuts one session over. The report's verdict says whether it is open here."""
     began = time.monotonic()
-    if await source.standby():
+    standby = await source.standby()
+    if standby:
         raise SourceError("the source is a standby and may lag behind its writers: cut over from its primary")
+    run.report.notes += LAGS[standby]
     plan = await _plan(source, origin)
     folder.quarantine(plan.source_name, plan.quarantine)
     each = begin_session(plan)

@@ -161,8 +161,9 @@ class Source(ABC):
     async def fingerprint(self, session: str) -> str:
         """A few characters that change with any write to the session. Of an unknown session too."""
 
-    async def standby(self) -> bool:
-        """Whether it is known to follow another server, and so may lag behind what its writers were told is stored."""
+    async def standby(self) -> bool | None:
+        """Whether it follows another server, and so may lag behind what its writers were told is stored. None: it cannot be
+        told."""
         return False
 
     @abstractmethod

@@ -49,6 +49,7 @@ from service.migrate.source import (
 )
 from service.migrate.sources import Layout
 from service.migrate.sources.layout import TableLayout, chosen, table_layout
+from service.migrate.sources.mysql_statements import ROWS, RowName, Statements, batches
 from service.migrate.sources.names import name_of, put_creds, put_named, put_row
 
 LAYOUTS: Final = {
@@ -68,19 +69,25 @@ WHERE table_schema = DATABASE() AND table_name = %s AND non_unique = 0 AND sub_p
 """
 # A value that does not fit its column would be cut off without these, most of all where there are no transactions.
 MODE_SQL: Final = "SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION')"
+# The server's patience: a snapshot waits while what was read is stored elsewhere.
+PATIENCE_SQL: Final = """
+SHOW SESSION VARIABLES WHERE variable_name IN ('wait_timeout', 'idle_transaction_timeout',
+    'idle_readonly_transaction_timeout', 'idle_write_transaction_timeout', 'max_statement_time', 'max_execution_time')
+"""
+# How a server says whom it follows: MariaDB of all its connections, MySQL since 8.0.22, MySQL before.
+FOLLOWS_SQLS: Final = ("SHOW ALL SLAVES STATUS", "SHOW REPLICA STATUS", "SHOW SLAVE STATUS")
+READ_ONLY_SQL: Final = """
+SHOW GLOBAL VARIABLES WHERE variable_name IN ('read_only', 'super_read_only', 'innodb_read_only',
+    'group_replication_group_name')
+"""
 SNAPSHOT_SQLS: Final = (
     "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
     "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
 )
 
-RowName = tuple[str, ...]
-"""What the columns that name a row hold."""
-
-# Of one statement: every server's longest packet and shortest plan take it.
-_ROWS: Final = 250
-_CHARS: Final = 1 << 18
 _PORT: Final = 3306
 _CONNECT_S: Final = 10.0
+_IDLE_S: Final = 8 * 3600
 _STATEMENT_S: Final = 120.0
 _REFUSED: Final = frozenset({1044, 1045, 1049, 1142, 1143, 1227, 1290, 1698, 1836, 3118})
 _REFUSALS: Final = {
@@ -88,6 +95,8 @@ _REFUSALS: Final = {
     1049: "the source's server has no database of that name",
     1698: "the source does not know this user and password",
 }
+_UNKNOWN: Final = 1064  # a statement that this server does not have
+_NOT_ALLOWED: Final = frozenset({1142, 1227})
 _AWAY: Final = frozenset({1040, 1053, 1203, 1205, 1213, 2002, 2003, 2006, 2013, 2055})
 
 
@@ -137,6 +146,19 @@ class MysqlSource(Source):
         finally:
             connection.close()
 
+    async def standby(self) -> bool | None:
+        with understood():
+            connection = await self._connection()
+            follows = await _follows(connection)
+            found = {_text(name): _text(value).upper() for name, value in await run(connection, READ_ONLY_SQL)}
+        on = {name for name, value in found.items() if value in {"ON", "1"}}
+        grouped = bool(found.get("group_replication_group_name")) and "super_read_only" in on
+        if (
+            follows or grouped or "innodb_read_only" in on
+        ):  # a replica, a group's secondary, a reader of a cloud's cluster
+            return True
+        return follows if follows is not None else ("read_only" in on or None)
+
     async def fingerprint(self, session: str) -> str:
         with understood():
             ((count, first, second),) = await run(await self._connection(), self.sql.mark, session)
@@ -163,8 +185,8 @@ class MysqlSource(Source):
 
     async def _delete(self, connection: aiomysql.Connection, session: str, rows: Iterable[Write]) -> None:
         gone = [name for row in rows if row.text is None for name in self._names(row.ktype, row.key_id)]
-        for at in range(0, len(gone), _ROWS):
-            names = gone[at : at + _ROWS]
+        for at in range(0, len(gone), ROWS):
+            names = gone[at : at + ROWS]
             await run(
                 connection, self.sql.delete(len(names)), session, *(part for name in names for part in (*name, *name))
             )
@@ -274,78 +296,6 @@ class MovingSnapshot(MysqlSnapshot):
     consistent: ClassVar[bool] = False
 
 
-class Statements:
-    """What is asked of a layout's table. Parameters: the session, then the columns that name a row, then the value.
-
-    ``same``, ``delete`` and ``put`` are of so many rows: a round trip for each would make a far table too slow to follow.
-    """
-
-    def __init__(self, table: TableLayout) -> None:
-        name, session, value = (_quoted(each) for each in (table.table, table.session, table.value))
-        named = [_quoted(each) for each in table.named]
-        listed = ", ".join(named)
-        row = f"SHA2(CONCAT_WS(CHAR(0), {listed}, SHA2(COALESCE({value}, ''), 256)), 256)"
-        halves = ", ".join(
-            f"COALESCE(BIT_XOR(CAST(CONV(SUBSTRING({row}, {at}, 15), 16, 10) AS UNSIGNED)), 0)" for at in (1, 16)
-        )
-        self.sessions = f"SELECT DISTINCT {session} FROM {name} WHERE {session} IS NOT NULL ORDER BY 1"
-        self.rows = f"SELECT {listed}, {value} FROM {name} WHERE {session} = %s ORDER BY {listed}"
-        self.mark = f"SELECT COUNT(*), {halves} FROM {name} WHERE {session} = %s"
-        self.wipe = f"DELETE FROM {name} WHERE {session} = %s"
-        alike = [f"{each} = %s" for each in named]
-        exact = [f"BINARY CONVERT({each} USING utf8mb4) = %s" for each in named]
-        self._same = f"SELECT {listed} FROM {name} WHERE {session} = %s", f"({' AND '.join(alike)})"
-        self._delete = f"DELETE FROM {name} WHERE {session} = %s", f"({' AND '.join(alike + exact)})"
-        self._put = (
-            f"INSERT INTO {name} ({session}, {listed}, {value}) VALUES ",
-            f"({', '.join(['%s'] * (len(named) + 2))})",
-            f" ON DUPLICATE KEY UPDATE {value} = VALUES({value})",
-        )
-        self.creds = (
-            f"SELECT {listed} FROM {name} WHERE {session} = %s AND BINARY CONVERT({named[0]} USING utf8mb4) = %s"
-        )
-
-    def same(self, rows: int) -> str:
-        """Names of the rows that the table takes for these. Parameters: the session, then each name."""
-        head, row = self._same
-        return f"{head} AND ({' OR '.join([row] * rows)})"
-
-    def delete(self, rows: int) -> str:
-        """Parameters: the session, then each name twice."""
-        head, row = self._delete
-        return f"{head} AND ({' OR '.join([row] * rows)})"
-
-    def put(self, rows: int) -> str:
-        """Parameters: of each row the session, its name and its value."""
-        head, row, tail = self._put
-        return f"{head}{', '.join([row] * rows)}{tail}"
-
-
-def batches(rows: Iterable[tuple[RowName, str]]) -> Iterator[list[tuple[RowName, str]]]:
-    """Pure: rows for one statement each. Names that a collation may take for one another stand apart, so that the second
-    meets the row of the first."""
-    batch: list[tuple[RowName, str]] = []
-    folded: set[RowName | None] = set()
-    size = 0
-    for name, text in rows:
-        fold = _folded(name)
-        apart = fold is None or None in folded or fold in folded
-        if batch and (apart or len(batch) == _ROWS or size + len(text) > _CHARS):
-            yield batch
-            batch, folded, size = [], set(), 0
-        batch.append((name, text))
-        folded.add(fold)
-        size += len(text)
-    if batch:
-        yield batch
-
-
-def _folded(name: RowName) -> RowName | None:
-    """What names that are the same to a collation share. None: of such characters that this cannot be told here."""
-    plain = all(part.isascii() and part.isprintable() for part in name)
-    return tuple(part.lower().rstrip() for part in name) if plain else None
-
-
 async def open_it(url: str, layout: Layout | None) -> Source:
     """The table that the map names or describes, or the only one of a known layout."""
     address = parse_url(url)
@@ -383,8 +333,8 @@ def parse_url(url: str) -> Address:
 
 
 async def connect(address: Address) -> aiomysql.Connection:
-    """A connection of one's own in UTC, that refuses to cut a value off."""
-    return await aiomysql.connect(
+    """A connection of one's own, that refuses to cut a value off and may idle."""
+    connection = await aiomysql.connect(
         host=address.host,
         port=address.port,
         user=address.user,
@@ -398,6 +348,12 @@ async def connect(address: Address) -> aiomysql.Connection:
         init_command=MODE_SQL,
         program_name="authstore migrate",
     )
+    try:
+        await _unhurried(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 async def run(connection: aiomysql.Connection, statement: str, *values: str) -> Sequence[tuple[Any, ...]]:
@@ -406,6 +362,30 @@ async def run(connection: aiomysql.Connection, statement: str, *values: str) -> 
         await cursor.execute(statement, values or None)
         rows: Sequence[tuple[Any, ...]] = await cursor.fetchall()
         return rows
+
+
+async def _unhurried(connection: aiomysql.Connection) -> None:
+    """The server waits for us as long as it must, as far as a session may say so."""
+    short = []
+    for name, value in await run(connection, PATIENCE_SQL):
+        wanted, has = (_IDLE_S, float(value)) if _text(name) == "wait_timeout" else (0, float(value))
+        if has < wanted or (wanted == 0 and has):
+            short.append(f"{_text(name)} = {wanted}")
+    if short:
+        await run(connection, f"SET SESSION {', '.join(short)}")
+
+
+async def _follows(connection: aiomysql.Connection) -> bool | None:
+    """Whether the server is set up to follow another, running or not. None: this user may not ask."""
+    for statement in FOLLOWS_SQLS:
+        try:
+            return bool(await run(connection, statement))
+        except err.MySQLError as error:
+            if error.args[0] in _NOT_ALLOWED:
+                return None
+            if error.args[0] != _UNKNOWN:
+                raise
+    return None
 
 
 @contextmanager
@@ -472,10 +452,6 @@ async def _check_index(connection: aiomysql.Connection, table: TableLayout) -> N
         indexes.setdefault(_text(name), set()).add(_text(column))
     if {table.session, *table.named} not in indexes.values():
         raise WrongSource("the table has no unique index over what names a row: it is no store of sessions")
-
-
-def _quoted(name: str) -> str:
-    return "`" + name.replace("`", "``").replace("%", "%%") + "`"
 
 
 def _text(value: Any) -> str:
