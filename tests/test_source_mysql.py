@@ -151,6 +151,24 @@ async def test_a_state_written_by_the_package_is_read_and_what_we_write_the_pack
             assert digest(ktype, text(read["keys"][ktype][key_id])) == digest(ktype, text(value)), ktype
 
 
+async def test_what_cannot_be_written_is_found_by_a_rehearsal(maria: MysqlRig) -> None:
+    await maria.execute(AUTH.format(engine="InnoDB"))
+    await maria.fill("one", CREDS, KEYS)
+    user = f"reader_{secrets.token_hex(4)}"
+    await maria.execute(f"CREATE USER {user}@'%%'")
+    try:
+        for more in ("SELECT", "INSERT", "UPDATE"):
+            await maria.execute(f"GRANT {more} ON {maria.database}.* TO {user}@'%%'")
+            async with await open_source(maria.url.replace(USER, user, 1)) as source:
+                with pytest.raises(SourceRefused):
+                    await source.rehearse("one", text(CREDS))
+        await maria.execute(f"GRANT DELETE ON {maria.database}.* TO {user}@'%%'")
+        async with await open_source(maria.url.replace(USER, user, 1)) as source:
+            await source.rehearse("one", text(CREDS))
+    finally:
+        await maria.execute(f"DROP USER {user}@'%%'")
+
+
 async def test_prismas_table_and_what_its_text_column_cut_off(maria: MysqlRig) -> None:
     await maria.execute(PRISMA)
     rows = [("creds", json.dumps(CREDS))]

@@ -33,7 +33,7 @@ from service.migrate.plan import SessionPlan
 from service.migrate.reading import LAGS, reading
 from service.migrate.report import Folder, Report, SessionReport, Verdict, begin_session
 from service.migrate.runs import Run
-from service.migrate.source import Source, SourceError
+from service.migrate.source import Source, SourceAway, SourceError
 from service.migrate.target import read_target
 from service.migrate.verify import verify_session
 
@@ -70,6 +70,7 @@ async def cutover(run: Run, source: Source, origin: Origin, chosen: Cutover, fol
     if plan.blocked is not None:
         each.settle("blocked", Verdict.failed, f"not moved: {plan.not_moved}")
     else:
+        await _rehearse(run, source, plan, chosen)
         try:
             async with holding(run.store, run.caller, plan.name, holder(), takeover=chosen.told.takeover) as hold:
                 each, version, digest, stopped_at = await _move(run, source, origin, chosen, plan.name, hold, say)
@@ -82,6 +83,20 @@ async def cutover(run: Run, source: Source, origin: Origin, chosen: Cutover, fol
     each.took_s = run.report.took_s = round(time.monotonic() - began, 3)
     await run.note(each, version, digest)
     return await run.end()
+
+
+async def _rehearse(run: Run, source: Source, plan: SessionPlan, chosen: Cutover) -> None:
+    """Whether the source will take what is to be written back, asked before anything moves. Only a mirror has to."""
+    try:
+        await source.rehearse(plan.source_name, plan.creds or b"{}")
+    except SourceAway:
+        raise
+    except SourceError as error:
+        if chosen.mirror:
+            raise SourceError(
+                f"a mirror could not write to the source: {error.detail}; nothing was opened here"
+            ) from None
+        run.report.notes.append(f"a rollback could not write to the source: {error.detail}")
 
 
 Moved = tuple[SessionReport, int | None, bytes | None, float]

@@ -30,12 +30,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Final, Self
 
 from service.errors import ServiceError
 
 Within = Mapping[str, Any]
 """Plain values, lists and sets by name."""
+
+
+TRIAL: Final = ("lid-mapping", "000000000000001")
+"""Type and id of a key that no session has: what `Source.rehearse` writes."""
 
 
 class SourceError(ServiceError):
@@ -169,6 +173,13 @@ class Source(ABC):
     @abstractmethod
     async def write(self, session: str, creds: bytes | None, rows: Sequence[Write], *, whole: bool = False) -> None:
         """Applies a commit. ``creds`` None leaves them; ``whole`` first removes every row (and creds) of the session."""
+
+    async def rehearse(self, session: str, creds: bytes) -> None:
+        """Tries everything that a mirror or a rollback does to the session, and takes it back. ``creds``: what it holds there.
+
+        Raises what `write` would; where writing cannot be taken back nothing is tried.
+        """
+        del session, creds
 
     async def keep(self, session: str, *, expired: bool = True) -> None:
         """Clears whatever would make the store forget a row of the session later; of rows past it already if ``expired``.

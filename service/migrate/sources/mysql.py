@@ -25,6 +25,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
+from uuid import uuid4
 
 import aiomysql
 from pymysql import err
@@ -34,6 +35,7 @@ from protocol.spelling import CREDS
 from service.dsn import is_local
 from service.errors import BadInput
 from service.migrate.source import (
+    TRIAL,
     Fault,
     FaultKind,
     Found,
@@ -177,6 +179,25 @@ class MysqlSource(Source):
                 await self._put(connection, session, own, creds, rows)
                 await connection.commit()
                 undo.pop_all()
+
+    async def rehearse(self, session: str, creds: bytes) -> None:
+        if not self.transactional:
+            return
+        with understood():
+            connection = await self._connection()
+            name = self._name(*TRIAL)
+            try:
+                await connection.begin()
+                await run(connection, self.sql.wipe, f"nobody-{uuid4()}")
+                for text in (b'"1"', b'"2"'):
+                    await self._put(connection, session, name, None, [Write(*TRIAL, text)])
+                await self._delete(connection, session, [Write(*TRIAL, None)])
+                if await self._same(connection, session, [name]):
+                    raise SourceError("what is deleted there is found afterwards")
+                own = await self._creds_name(connection, session)
+                await self._put(connection, session, own, creds, [])  # last: its own writer waits for that row
+            finally:
+                await _undo(connection)
 
     async def close(self) -> None:
         if self._own is not None:
