@@ -93,9 +93,8 @@ async def _rehearse(run: Run, source: Source, plan: SessionPlan, chosen: Cutover
         raise
     except SourceError as error:
         if chosen.mirror:
-            raise SourceError(
-                f"a mirror could not write to the source: {error.detail}; nothing was opened here"
-            ) from None
+            why = f"a mirror could not write to the source: {error.detail}; nothing was opened here"
+            raise type(error)(why) from None
         run.report.notes.append(f"a rollback could not write to the source: {error.detail}")
 
 
