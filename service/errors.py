@@ -18,6 +18,7 @@ ServiceError
 ├── KeyReused             an Idempotency-Key came back with another body
 ├── Corrupt               a stored row does not open or does not match; never "absent"
 ├── Unavailable           the database is away or busy; nothing is known to have changed
+│   ├── TurnLost          another may carry the session's commits to its source now
 │   └── NotLetIn          it is there and refuses us; waiting alone will not change that
 ├── NotYet                described by the contract, not built yet
 ├── DatabaseFault         the database refused a statement: a fault of ours, known by its SQLSTATE alone
@@ -127,6 +128,10 @@ class Unavailable(ServiceError):
     """The database is not available."""
 
     retry_after_s = 2
+
+
+class TurnLost(Unavailable):
+    """The connection that held the session's turn was lost; what is not known to be carried waits, and is written again."""
 
 
 class NotLetIn(Unavailable):

@@ -171,6 +171,14 @@ class SourceContract:
                     same(await snapshot.read("one"), creds, expected)
                     same(await snapshot.read("two"), CREDS, KEYS)
 
+    async def test_a_rehearsal_leaves_nothing(self, rig: Rig) -> None:
+        await rig.fill("one", CREDS, KEYS)
+        before = await rig.contents()
+        async with rig.source() as source:
+            for _ in range(2):
+                await source.rehearse("one", text(CREDS))
+        assert await rig.contents() == before
+
     async def test_a_whole_write_leaves_nothing_of_before(self, rig: Rig) -> None:
         await rig.fill("one", CREDS, KEYS)
         await rig.fill("two", CREDS, KEYS)

@@ -1,20 +1,26 @@
 """`authstore export` and `authstore import`: lines and folders, out of a real service, into Baileys, and back in."""
 
 import asyncio
+import io
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 import states
 from command_line import Cli
+from migrating import CALLER, authstore, open_store
 from multi_file import get_folder, put_folder
 from service_process import ServiceProcess
 
 from protocol.digest import digest
 from protocol.file_names import file_name
+from service.migrate.export import Exported, export_lines
+from service.migrate.sources import open_source
+from service.store.request import CommitRequest, Row
 
 RELEASES = {"6": "6.7.24", "7": "7.0.0-rc14"}
 
@@ -218,3 +224,40 @@ def test_a_file_in_the_folder_has_the_name_that_is_told(cli: Cli, tmp_path: Path
     names = set(os.listdir(tmp_path / "x")) - {"creds.json"}
     state = states.load("7.0.0-rc14")
     assert names == {file_name(ktype, key_id) for ktype, ids in state["keys"].items() for key_id in ids}
+
+
+@pytest.mark.parametrize("form", ["ndjson", "files"])
+async def test_a_damaged_session_keeps_no_other_from_being_saved(database_url: str, tmp_path: Path, form: str) -> None:
+    async with open_store(database_url) as store:
+        for name in ("one", "torn", "two"):
+            rows = [Row("lid-mapping", str(n).encode(), b'"2"') for n in range(5)]
+            await store.commit(CALLER, name, CommitRequest(creds=b'{"me":{}}', rows=rows))
+    connection = await asyncpg.connect(database_url)
+    await connection.execute(
+        "UPDATE session_keys SET sealed = substr(sealed, 1, length(sealed) - 1) || '\\x00'::bytea WHERE kh = (SELECT max(kh)"
+        " FROM session_keys WHERE sid = (SELECT sid FROM sessions WHERE name = 'torn'))"
+    )
+    await connection.close()
+    made = tmp_path / "made"
+
+    def run(*args: str) -> Any:
+        return authstore(database_url, "export", *args, "--as", form, "--output", str(made), cwd=tmp_path)
+
+    named = await asyncio.to_thread(run, "one", "torn")
+    assert (named.returncode, made.exists()) == (1, False)
+    done = await asyncio.to_thread(run, "--all")
+    assert done.returncode == 3, done.stderr
+    assert "torn was left out" in done.stderr
+    assert "2 sessions, 10 keys" in done.stderr
+    async with await open_source(f"{form}:{made}") as source, source.snapshot() as snapshot:
+        assert [name async for name in snapshot.sessions()] == ["one", "two"]
+        assert len((await snapshot.read("two")).rows) == 5
+
+
+async def test_a_session_that_is_deleted_meanwhile_is_passed_over(database_url: str) -> None:
+    async with open_store(database_url) as store:
+        await store.commit(CALLER, "one", CommitRequest(creds=b'{"me":{}}'))
+        out = io.BytesIO()
+        done = await export_lines(store, CALLER, ["gone", "one"], out, Exported(all_or_none=False))
+        assert (done.sessions, done.failed) == (1, {})
+        assert b'"sessions":1' in out.getvalue()

@@ -304,11 +304,12 @@ async def test_a_cutover_whose_watch_fails_says_that_it_is_open_here(scene: Scen
 
 
 async def test_a_cutover_that_opened_nothing_leaves_the_session_to_its_source(scene: Scene) -> None:
-    """The source may be read and not written."""
+    """Its expiry dates may not be cleared, which is found when everything else is done."""
     await scene.source.execute(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
         " $$ BEGIN RAISE insufficient_privilege; END $$;"
-        "CREATE TRIGGER refuse BEFORE UPDATE ON whatsapp_keys EXECUTE FUNCTION refuse()"
+        "CREATE TRIGGER refuse BEFORE UPDATE ON whatsapp_keys FOR EACH ROW WHEN (OLD.expires_at IS NOT NULL)"
+        " EXECUTE FUNCTION refuse()"
     )
     with pytest.raises(SourceRefused):
         await cut_over(scene, mirror=True)

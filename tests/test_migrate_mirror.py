@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,12 @@ from migrating import CALLER, MASTER, Scene, open_store, shop, shop_scene
 from postgres_proxy import PostgresProxy
 
 from service.cli import doctor
+from service.errors import TurnLost
 from service.migrate import mirror
 from service.migrate.cutover import Cutover, cutover
-from service.migrate.mirror import Links, Worker, carry, drain
+from service.migrate.mirror import Links, Merged, Worker, carry, drain
 from service.migrate.origin import Origin
+from service.migrate.pace import Pace
 from service.migrate.plan import Options
 from service.migrate.report import Folder
 from service.migrate.runs import Run, called
@@ -31,7 +33,7 @@ from service.migrate.source import SourceAway, SourceError
 from service.migrate.sources import files, open_source, postgres
 from service.migrate.sources.sqlite import SCHEMA
 from service.observe import Metrics
-from service.store import AuthStore
+from service.store import AuthStore, mirrors
 from service.store.auth_store import StoreOptions
 from service.store.request import CommitRequest, Row
 from service.vault import MasterKeys
@@ -402,7 +404,104 @@ async def test_a_write_to_a_disk_is_not_left_behind(
     async with scene.store.mirrors.turn(CALLER, "a", wait=False) as turn:
         assert turn is None
     release.set()
-    await running
+    assert await running == 1  # late, and done
+    assert await waits(scene) == []
     assert ended.is_set()
     assert (tmp_path / "a" / "lid-mapping-70707.json").exists()
     await worker.close()
+
+
+async def test_what_was_called_off_is_carried_in_smaller_parts(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source that manages ten rows in the time a write has, as over a slow link: it catches up all the same."""
+    monkeypatch.setattr(mirror, "_WRITE_S", 0.3)
+    monkeypatch.setattr(mirror, "_PAUSES_S", (0.0,))
+    real = postgres.PostgresSource.write
+    sizes = []
+
+    async def slow(self: Any, session: str, creds: bytes | None, rows: Any, *, whole: bool = False) -> None:
+        sizes.append(len(rows))
+        if len(rows) > 10:
+            await asyncio.sleep(3600)
+        await real(self, session, creds, rows, whole=whole)
+
+    monkeypatch.setattr(postgres.PostgresSource, "write", slow)
+    for n in range(40):
+        await scene.store.commit(CALLER, "a", CommitRequest(rows=[Row("lid-mapping", str(n).encode(), b'"1"')]))
+    worker = Worker(scene.store)
+    for _ in range(30):
+        await worker.round()
+        if not await waits(scene):
+            break
+    await worker.close()
+    assert await waits(scene) == []
+    assert sizes[0] == 40
+    assert await scene.source.fetchval("SELECT count(*) FROM whatsapp_keys WHERE company_id = 'a'") == 40
+
+
+def test_what_was_called_off_gets_more_time_for_its_size_and_no_more_for_nothing() -> None:
+    large = Merged(rows={("session", str(n)): b"0" * 1000 for n in range(1000)})
+    pace = Pace()
+    assert Merged().write_s(pace.patience) == 10
+    for _ in range(10):
+        pace = pace.called_off()
+    assert pace.entries == 1
+    assert Merged().write_s(pace.patience) == 10
+    assert large.write_s(pace.patience) > 10 + 10 * (large.write_s() - 10)
+    for _ in range(30):
+        pace = pace.confirmed()
+    assert pace.entries == Pace().entries
+
+
+async def without_patience(url: str) -> None:
+    """Who idles in a transaction there is cut off after a second, and no transaction lasts longer than two."""
+    connection = await asyncpg.connect(url)
+    name = await connection.fetchval("SELECT current_database()")
+    for setting in ("idle_in_transaction_session_timeout = '1s'", "transaction_timeout = '2s'"):
+        with suppress(asyncpg.UndefinedObjectError):  # Postgres 17 has the second
+            await connection.execute(f'ALTER DATABASE "{name}" SET {setting}')
+    await connection.close()
+
+
+async def test_a_turn_outlasts_our_servers_patience_with_idle_transactions(scene: Scene) -> None:
+    await without_patience(scene.target_url)
+    async with open_store(scene.target_url) as store, open_store(scene.target_url) as other:
+        await put(scene, "a")
+        async with locked(scene):
+            draining = asyncio.create_task(drain(store, CALLER))
+            await asyncio.sleep(4)
+            async with other.mirrors.turn(CALLER, "a", wait=False) as turn:
+                assert turn is None
+        assert await draining == 1
+    assert await carried(scene) == {"a": "888"}
+
+
+async def test_a_lost_turn_calls_its_write_off_and_says_so(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has the turn next writes what is newer: what was written without a turn could arrive after it."""
+    monkeypatch.setattr(mirrors, "_ASK_S", 0.1)
+    await put(scene, "a")
+    idle = (
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND "
+        "pid <> pg_backend_pid() AND xact_start IS NOT NULL"
+    )
+    links = Links()
+    target = await asyncpg.connect(scene.target_url)
+    async with locked(scene):
+        carrying = asyncio.create_task(carry(scene.store, CALLER, "a", links, wait=True))
+        await asyncio.sleep(1)
+        assert not carrying.done()
+        assert await target.fetchval(idle) == 1
+        with pytest.raises(TurnLost):
+            await asyncio.wait_for(carrying, 10)
+    await target.close()
+    await links.close()
+    assert await carried(scene) == {}
+    assert await waits(scene) == ["a"]
+    assert await drain(scene.store, CALLER) == 1
+
+
+async def test_a_snapshot_outlasts_the_sources_patience(scene: Scene) -> None:
+    await without_patience(scene.source_url)
+    async with await open_source(scene.source_url) as source, source.snapshot() as snapshot:
+        assert "a" in [name async for name in snapshot.sessions()]
+        await asyncio.sleep(3)
+        assert (await snapshot.read("a")).creds is not None

@@ -3,8 +3,10 @@
 import asyncio
 import json
 import re
+import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -13,18 +15,20 @@ import asyncpg
 import pytest
 from external_postgres import ExternalPostgres
 from late_link import LateLink
-from migrating import CALLER, open_store, run_copy, run_verify
+from migrating import CALLER, open_store, run_copy, run_verify, shop, shop_scene
 from source_contract import CREDS, KEYS, PAIR, Rig, SourceContract, same, text
 
 from protocol.digest import digest
 from protocol.spelling import Spelling, respell
+from service.errors import NoSession
 from service.migrate.cutover import Cutover, cutover
 from service.migrate.origin import Origin
 from service.migrate.plan import Options
-from service.migrate.report import Folder
+from service.migrate.report import Folder, Report
 from service.migrate.runs import Run
 from service.migrate.source import Source, SourceError, SourceRefused, Write, WrongSource
 from service.migrate.sources import open_source, postgres
+from service.store import AuthStore
 
 SCHEMA = (Path(__file__).parent.parent / "fixtures" / "legacy" / "schema.sql").read_text()
 
@@ -191,6 +195,16 @@ class TestLegacyPostgres(SourceContract):
                 async with source.snapshot():
                     raise OSError("the disk is full")
 
+    async def test_no_statement_is_left_that_a_pooler_would_not_know_again(self, legacy: LegacyRig) -> None:
+        await legacy.fill("one", CREDS, KEYS)
+        async with legacy.source() as source:
+            assert isinstance(source, postgres.PostgresSource)
+            for _ in range(2):
+                await source.fingerprint("one")
+                await source.write("one", text(CREDS), [Write("pre-key", "1", text(PAIR))])
+            connection = await source._connection()
+            assert await connection.fetch("SELECT name FROM pg_prepared_statements") == []
+
     async def test_a_table_that_is_gone_is_told(self, legacy: LegacyRig) -> None:
         async with legacy.source() as source:
             await legacy.connection.execute("ALTER TABLE whatsapp_keys RENAME TO away")
@@ -245,6 +259,138 @@ class TestLegacyPostgres(SourceContract):
                     await snapshot.read("one")
         finally:
             await legacy.connection.execute("DROP OWNED BY stranger; DROP ROLE stranger")
+
+
+ODD = {
+    "no keys": "ALTER TABLE whatsapp_keys DROP CONSTRAINT whatsapp_keys_pkey;"
+    " ALTER TABLE whatsapp_auth DROP CONSTRAINT whatsapp_auth_pkey",
+    "no stamp": "DROP TRIGGER whatsapp_keys_updated_at ON whatsapp_keys; ALTER TABLE whatsapp_keys DROP updated_at;"
+    " DROP TRIGGER whatsapp_auth_updated_at ON whatsapp_auth; ALTER TABLE whatsapp_auth DROP updated_at",
+    "other types": "ALTER TABLE whatsapp_keys ALTER expires_at TYPE timestamp, ALTER key_id TYPE char(80),"
+    " ALTER company_id TYPE varchar(40), ALTER updated_at TYPE timestamp; ALTER TABLE whatsapp_auth ALTER creds TYPE json",
+    "text": "ALTER TABLE whatsapp_keys ALTER expires_at TYPE date, ALTER value TYPE text, ALTER company_id TYPE char(20);"
+    " ALTER TABLE whatsapp_auth ALTER creds TYPE text",
+}
+
+
+class TestOddLegacyPostgres(SourceContract):
+    """Tables that were made by hand, from what the old code reads and writes."""
+
+    @pytest.fixture(params=ODD)
+    async def rig(self, legacy: LegacyRig, request: pytest.FixtureRequest) -> LegacyRig:
+        await legacy.connection.execute(ODD[request.param])
+        return legacy
+
+    async def test_expiries_are_read_and_cleared(self, rig: LegacyRig) -> None:
+        await rig.fill("one", CREDS, KEYS)
+        await rig.connection.execute("UPDATE whatsapp_keys SET expires_at = '2020-02-03'")
+        async with rig.source() as source:
+            async with source.snapshot() as snapshot:
+                at = {row.expires_at for row in (await snapshot.read("one")).rows}
+            assert at == {datetime(2020, 2, 3, tzinfo=UTC)}
+            await source.keep("one", expired=False)
+            await source.write("one", None, [Write("pre-key", "1", text(PAIR))])
+            assert await rig.connection.fetchval("SELECT count(expires_at) FROM whatsapp_keys") == len(KEYS) - 1
+            await source.keep("one")
+            assert await rig.connection.fetchval("SELECT count(expires_at) FROM whatsapp_keys") == 0
+
+
+async def test_a_date_without_end_is_none_and_one_without_beginning_is_past(legacy: LegacyRig) -> None:
+    await legacy.fill("one", CREDS, {("pre-key", str(n)): PAIR for n in range(4)})
+    for n, at in enumerate(("infinity", "-infinity", "0044-03-15 BC", "99999-01-01")):
+        await legacy.connection.execute(f"UPDATE whatsapp_keys SET expires_at = '{at}' WHERE key_id = '{n}'")
+    async with legacy.source() as source, source.snapshot() as snapshot:
+        found = {row.key_id: row.expires_at for row in (await snapshot.read("one")).rows}
+    assert found["0"] is found["3"] is None
+    assert found["1"] is not None
+    assert found["1"] == found["2"] < datetime(2, 1, 1, tzinfo=UTC)
+
+
+async def test_sessions_that_are_numbers(legacy: LegacyRig) -> None:
+    for table in ("whatsapp_keys", "whatsapp_auth"):
+        await legacy.connection.execute(f"ALTER TABLE {table} ALTER company_id TYPE bigint USING 1")
+    async with legacy.source() as source:
+        await source.rehearse("900001", text(CREDS))
+        await source.write(
+            "900001", text(CREDS), [Write(*name, text(value)) for name, value in KEYS.items()], whole=True
+        )
+        async with source.snapshot() as snapshot:
+            assert [name async for name in snapshot.sessions()] == ["900001"]
+            same(await snapshot.read("900001"), CREDS, KEYS)
+    assert await legacy.connection.fetchval("SELECT count(*) FROM whatsapp_keys WHERE company_id = 900001") == len(KEYS)
+
+
+async def test_an_expiry_that_is_no_date_is_told(legacy: LegacyRig) -> None:
+    await legacy.connection.execute("ALTER TABLE whatsapp_keys ALTER expires_at TYPE bigint USING 1")
+    with pytest.raises(WrongSource, match="expiries are bigint"):
+        await open_source(legacy.url)
+
+
+@asynccontextmanager
+async def restricted(connection: Any, *policies: str) -> AsyncIterator[str]:
+    """A role that is held to these policies of the shop's tables, and may do anything else."""
+    role = f"app_{secrets.token_hex(4)}"
+    await connection.execute(f"CREATE ROLE {role} LOGIN")
+    try:
+        for table in ("whatsapp_keys", "whatsapp_auth"):
+            await connection.execute(f"GRANT ALL ON {table} TO {role}; DROP POLICY {table}_all ON {table}")
+            for n, policy in enumerate(policies):
+                await connection.execute(f"CREATE POLICY p{n} ON {table} {policy}")
+        yield role
+    finally:
+        await connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+READS, INSERTS = "FOR SELECT USING (true)", "FOR INSERT WITH CHECK (true)"
+UPDATES, DELETES = "FOR UPDATE USING (true)", "FOR DELETE USING (true)"
+
+
+@pytest.mark.parametrize("missing", [INSERTS, UPDATES, DELETES])
+async def test_rows_that_a_policy_keeps_as_they_are_are_an_error(legacy: LegacyRig, missing: str) -> None:
+    await legacy.fill("one", CREDS, KEYS)
+    before = await legacy.contents()
+    policies = [each for each in (READS, INSERTS, UPDATES, DELETES) if each != missing]
+    async with (
+        restricted(legacy.connection, *policies) as role,
+        await open_source(f"{legacy.url}&role={role}") as source,
+    ):
+        async with source.snapshot() as snapshot:
+            same(await snapshot.read("one"), CREDS, KEYS)
+        with pytest.raises(SourceRefused):
+            await source.rehearse("one", text(CREDS))
+        for write in (Write("pre-key", "1", None), Write("pre-key", "1", text({**PAIR, "n": 1}))):
+            with suppress(SourceRefused):
+                await source.write("one", None, [write])
+        if missing != INSERTS:
+            assert await legacy.contents() == before
+
+
+async def test_all_policies_together_let_a_mirror_write(legacy: LegacyRig) -> None:
+    await legacy.fill("one", CREDS, KEYS)
+    async with (
+        restricted(legacy.connection, READS, INSERTS, UPDATES, DELETES) as role,
+        await open_source(f"{legacy.url}&role={role}") as source,
+    ):
+        await source.rehearse("one", text(CREDS))
+        await source.write("one", None, [Write("pre-key", "1", None)])
+
+
+async def test_what_cannot_be_written_back_is_found_before_a_cutover_opens(database_url: str) -> None:
+    async with shop_scene(database_url) as scene, restricted(scene.source, READS) as role:
+        url = f"{scene.source_url}&role={role}"
+        with pytest.raises(SourceError, match=r"a mirror could not write to the source: .*nothing was opened here"):
+            await moved(scene.store, url, shop.SESSION, Cutover(stopped=True, watch_s=0, mirror=True))
+        with pytest.raises(NoSession):
+            await scene.store.show(CALLER, shop.SESSION)
+        report = await moved(scene.store, url, shop.SESSION, Cutover(stopped=True, watch_s=0))
+    assert report.sessions[0].outcome == "cut-over"
+    assert ["a rollback could not write" in note for note in report.notes] == [True]
+
+
+async def moved(store: AuthStore, url: str, session: str, chosen: Cutover) -> Report:
+    async with await open_source(url) as source:
+        run = await Run.begin(store, CALLER, "cutover", source.kind, {})
+        return await cutover(run, source, Origin(url, session, Options()), chosen, Folder(None), lambda _: None)
 
 
 async def test_a_standby_is_copied_with_a_note_and_never_cut_over(database_url: str, tmp_path: Path) -> None:

@@ -6,22 +6,31 @@ import os
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiomysql
 import pymysql
 import pytest
 import states
+from external_mariadb import ExternalMariadb
 from late_link import LateLink
+from migrating import CALLER, open_store, run_copy, run_verify
 from peers import get_state, missing, put_state
 from source_contract import CREDS, KEYS, PAIR, Rig, SourceContract, same, text
 
 from protocol.digest import digest
 from protocol.file_names import mangle
 from service.errors import BadInput
+from service.migrate.cutover import Cutover, cutover
+from service.migrate.origin import Origin
+from service.migrate.plan import Options
+from service.migrate.report import Folder, Report, Verdict
+from service.migrate.runs import Run
 from service.migrate.source import FaultKind, Source, SourceError, SourceRefused, Write, WrongSource
-from service.migrate.sources import Layout, open_source
+from service.migrate.sources import Layout, mysql, open_source
 from service.migrate.sources.mysql import parse_url
+from service.store import AuthStore
 
 HOST, PORT, USER = "127.0.0.1", 3306, "root"
 # As mysql-baileys 1.5.4 makes it, but for the engine.
@@ -165,6 +174,24 @@ async def test_a_state_written_by_the_package_is_read_and_what_we_write_the_pack
             assert digest(ktype, text(read["keys"][ktype][key_id])) == digest(ktype, text(value)), ktype
 
 
+async def test_what_cannot_be_written_is_found_by_a_rehearsal(maria: MysqlRig) -> None:
+    await maria.execute(AUTH.format(engine="InnoDB"))
+    await maria.fill("one", CREDS, KEYS)
+    user = f"reader_{secrets.token_hex(4)}"
+    await maria.execute(f"CREATE USER {user}@'%%'")
+    try:
+        for more in ("SELECT", "INSERT", "UPDATE"):
+            await maria.execute(f"GRANT {more} ON {maria.database}.* TO {user}@'%%'")
+            async with await open_source(maria.url.replace(USER, user, 1)) as source:
+                with pytest.raises(SourceRefused):
+                    await source.rehearse("one", text(CREDS))
+        await maria.execute(f"GRANT DELETE ON {maria.database}.* TO {user}@'%%'")
+        async with await open_source(maria.url.replace(USER, user, 1)) as source:
+            await source.rehearse("one", text(CREDS))
+    finally:
+        await maria.execute(f"DROP USER {user}@'%%'")
+
+
 async def test_prismas_table_and_what_its_text_column_cut_off(maria: MysqlRig) -> None:
     await maria.execute(PRISMA)
     rows = [("creds", json.dumps(CREDS))]
@@ -241,6 +268,45 @@ async def test_two_keys_that_the_collation_takes_for_one_are_not_merged(maria: M
             same(await snapshot.read("one"), CREDS, {large: other})
 
 
+@pytest.mark.parametrize("engine", ["MyISAM", "InnoDB"])
+@pytest.mark.parametrize("collation", ["utf8mb4_general_ci", "utf8mb4_roman_ci"])
+async def test_nor_are_two_that_come_together(maria: MysqlRig, engine: str, collation: str) -> None:
+    """Roman takes "v" for "u" too."""
+    await maria.execute(AUTH.format(engine=engine))
+    await maria.execute(f"ALTER TABLE auth CONVERT TO CHARACTER SET utf8mb4 COLLATE {collation}")
+    names = ("Exm", "EXM") if collation == "utf8mb4_general_ci" else ("u", "v")
+    together = [Write("app-state-sync-key", name, text({"keyData": name})) for name in names]
+    async with maria.source() as source:
+        with pytest.raises(SourceError, match="two keys would be one row"):
+            await source.write("one", None, together)
+    assert len(await maria.execute("SELECT value FROM auth")) == (engine == "MyISAM")  # which undoes nothing
+
+
+async def test_a_large_write_takes_few_round_trips(maria: MysqlRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """812 pre-keys, as Baileys uploads at first: over a slow link one or two statements a key would never get done."""
+    await maria.execute(AUTH.format(engine="InnoDB"))
+    keys = {("pre-key", str(n)): {**PAIR, "n": n} for n in range(812)}
+    trips: list[str] = []
+    real = mysql.run
+
+    async def counted(connection: Any, statement: str, *values: str) -> Any:
+        trips.append(statement)
+        return await real(connection, statement, *values)
+
+    monkeypatch.setattr(mysql, "run", counted)
+    async with maria.source() as source:
+        trips.clear()
+        await source.write("one", text(CREDS), [Write(*name, text(value)) for name, value in keys.items()])
+        assert len(trips) < 20
+        async with source.snapshot() as snapshot:
+            same(await snapshot.read("one"), CREDS, keys)
+        trips.clear()
+        await source.write("one", None, [Write(*name, None) for name in keys])
+        assert len(trips) < 20
+        async with source.snapshot() as snapshot:
+            same(await snapshot.read("one"), CREDS, {})
+
+
 async def test_an_error_of_the_reader_is_not_taken_for_the_sources(maria: MysqlRig) -> None:
     await maria.execute(AUTH.format(engine="InnoDB"))
     async with maria.source() as source:
@@ -279,3 +345,53 @@ def test_a_link_across_a_network_is_protected_unless_told() -> None:
     assert parse_url("mysql://u@127.0.0.1/d").tls is None
     assert parse_url("mysql://u@localhost/d?ssl-mode=verify").tls is not None
     assert parse_url(f"mysql://u@x/d?socket={os.devnull}").tls is None
+
+
+async def test_a_replica_is_copied_with_a_note_and_never_cut_over(database_url: str, tmp_path: Path) -> None:
+    with ExternalMariadb(tmp_path, 1) as primary, ExternalMariadb(tmp_path, 2) as replica:
+        await primary.run("CREATE DATABASE shop CHARACTER SET utf8mb4")
+        await primary.run(AUTH.format(engine="InnoDB"), database="shop")
+        await primary.run(f"INSERT INTO auth VALUES ('one', 'creds', '{text(CREDS).decode()}')", database="shop")
+        await primary.run("CREATE USER plain@'%'", "GRANT ALL ON shop.* TO plain@'%'")
+        await replica.follow(primary)
+        await replica.until_there("shop", "SELECT * FROM auth")
+        urls = [primary.url("shop"), replica.url("shop"), primary.url("shop", "plain"), replica.url("shop", "plain")]
+        assert [await standby(url) for url in urls] == [False, True, None, None]
+        async with open_store(database_url) as store:
+            for url, says in ((urls[1], "standby"), (urls[3], "cannot be told")):
+                report = await run_copy(store, url)
+                assert [says in note for note in report.notes] == [True]
+                assert report.verdict is Verdict.findings
+                assert [says in note for note in (await run_verify(store, url)).notes] == [True]
+            await replica.run("STOP SLAVE", "SET GLOBAL read_only = 1")
+            assert [await standby(url) for url in (urls[1], urls[3])] == [True, True]
+            with pytest.raises(SourceError, match="standby"):
+                await moved(store, urls[1])
+            said = (await moved(store, urls[2])).notes
+        assert ["cannot be told" in note for note in said] == [True]
+        await replica.run("RESET SLAVE ALL")
+        assert await standby(urls[1]) is False  # it follows nobody, and its writers are locked out
+
+
+async def standby(url: str) -> bool | None:
+    async with await open_source(url) as source:
+        return await source.standby()
+
+
+async def moved(store: AuthStore, url: str) -> Report:
+    async with await open_source(url) as source:
+        run = await Run.begin(store, CALLER, "cutover", source.kind, {})
+        chosen = Cutover(stopped=True, watch_s=0)
+        return await cutover(run, source, Origin(url, "one", Options()), chosen, Folder(None), lambda _: None)
+
+
+async def test_a_snapshot_outlasts_the_servers_patience(tmp_path: Path) -> None:
+    short = {"wait-timeout": "1", "idle-transaction-timeout": "1", "idle-readonly-transaction-timeout": "1"}
+    with ExternalMariadb(tmp_path, 1, short) as server:
+        await server.run("CREATE DATABASE shop CHARACTER SET utf8mb4")
+        await server.run(AUTH.format(engine="InnoDB"), database="shop")
+        await server.run(f"INSERT INTO auth VALUES ('one', 'creds', '{text(CREDS).decode()}')", database="shop")
+        async with await open_source(server.url("shop")) as source, source.snapshot() as snapshot:
+            assert [name async for name in snapshot.sessions()] == ["one"]
+            await asyncio.sleep(3)
+            same(await snapshot.read("one"), CREDS, {})

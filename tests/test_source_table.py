@@ -1,6 +1,7 @@
 """Tables of one's own as sources: Prisma's, and any that a map describes."""
 
 import json
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,7 +13,7 @@ from source_contract import CREDS, KEYS, PAIR, Rig, SourceContract, same, text
 from protocol.file_names import mangle
 from protocol.spelling import Spelling, respell
 from service.errors import BadInput
-from service.migrate.source import FaultKind, Source, SourceError, Write, WrongSource
+from service.migrate.source import FaultKind, Source, SourceError, SourceRefused, Write, WrongSource
 from service.migrate.sources import Layout, open_source
 
 PRISMA = """
@@ -193,6 +194,47 @@ class TestOwnTable(SourceContract):
                 same(await snapshot.read("7"), CREDS, KEYS)
         assert await connection.fetchval("SELECT count(*) FROM k WHERE n = 'me'") == 1
         await connection.close()
+
+
+async def test_columns_of_a_fixed_width_hold_what_was_written(database_url: str) -> None:
+    connection = await asyncpg.connect(database_url)
+    await connection.execute("CREATE TABLE wa (s char(36), k char(40), i char(60), v jsonb, until date)")
+    layout = {"table": "wa", "session": "s", "type": "k", "id": "i", "value": "v", "expires": "until"}
+    try:
+        async with await open_source(database_url, layout) as source:
+            await source.rehearse("one", text(CREDS))
+            for _ in range(2):
+                await source.write("one", text(CREDS), [Write(*name, text(value)) for name, value in KEYS.items()])
+            async with source.snapshot() as snapshot:
+                assert [name async for name in snapshot.sessions()] == ["one"]
+                same(await snapshot.read("one"), CREDS, KEYS)
+        assert await connection.fetchval("SELECT count(*) FROM wa") == len(KEYS) + 1
+    finally:
+        await connection.close()
+
+
+async def test_two_keys_of_one_name_are_not_written(database_url: str) -> None:
+    async with rig_of(TableRig, database_url) as rig, rig.source() as source:
+        both = [Write("session", "1:2", b'"1"'), Write("session", "1-2", b'"2"')]
+        with pytest.raises(SourceError, match="two keys would be one row"):
+            await source.write("one", text(CREDS), both, whole=True)
+        assert await rig.contents() == []
+
+
+async def test_policies_of_a_table_off_the_search_path_count(database_url: str) -> None:
+    async with rig_of(OwnRig, database_url) as rig:
+        await rig.fill("one", CREDS, KEYS)
+        role = f"app_{secrets.token_hex(4)}"
+        await rig.connection.execute(
+            f"CREATE ROLE {role}; GRANT USAGE ON SCHEMA wa TO {role}; GRANT ALL ON ALL TABLES IN SCHEMA wa TO {role};"
+            'ALTER TABLE wa."Keys of ours" ENABLE ROW LEVEL SECURITY'
+        )
+        try:
+            async with await open_source(f"{rig.url}&role={role}", rig.layout) as source, source.snapshot() as snapshot:
+                with pytest.raises(SourceRefused, match="row-level security"):
+                    await snapshot.read("one")
+        finally:
+            await rig.connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 async def test_several_stores_in_one_database_are_never_guessed_between(database_url: str) -> None:

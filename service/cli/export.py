@@ -20,7 +20,7 @@ from service.cli.surroundings import with_store
 from service.errors import BadInput
 from service.integrity.diagnose import diagnose
 from service.migrate.copy import Told
-from service.migrate.export import every_session, export_file, export_folder, export_lines
+from service.migrate.export import Exported, every_session, export_file, export_folder, export_lines
 from service.store import AuthStore, Caller
 from service.store.tokens import DEFAULT_TENANT
 
@@ -47,6 +47,9 @@ def export(
 
     As files, one session named alone is the folder itself, as Baileys opens it: `import FOLDER --session NAME` gives it its
     name back. With --all, or several, each is a folder of its name in that folder.
+
+    Exit 0: every session is there. 1: nothing was made, since a session that was named or the database failed. 2: wrong usage.
+    3: with --all, sessions that cannot be read are named and left out; what was made is whole for the others.
     """
     caller = Caller(check_tenant(tenant), "admin")
     sessions = [check_session_name(name) for name in dict.fromkeys(names or ())]
@@ -58,23 +61,32 @@ def export(
     if form is As.files and output is None:
         raise typer.BadParameter("where to make the folder is told by --output", param_hint="--output")
 
-    async def work(store: AuthStore) -> tuple[int, int]:
+    async def work(store: AuthStore) -> Exported:
         chosen = await every_session(store, caller) if everything else sessions
+        done = Exported(all_or_none=not everything)
         for name in sessions:
             await store.show(caller, name)  # before a first line is out
         if output is None:
-            return len(chosen), await export_lines(store, caller, chosen, sys.stdout.buffer)
+            return await export_lines(store, caller, chosen, sys.stdout.buffer, done)
         if form is As.ndjson:
-            return len(chosen), await export_file(store, caller, chosen, output)
-        return len(chosen), await export_folder(store, caller, chosen, output, alone=len(sessions) == 1)
+            return await export_file(store, caller, chosen, output, done)
+        return await export_folder(store, caller, chosen, output, done, alone=len(sessions) == 1)
 
     try:
-        count, keys = with_store(context, work)
+        done = with_store(context, work)
     except BadInput as error:
         raise typer.BadParameter(error.detail, param_hint=error.pointer) from None
-    typer.echo(f"{counted(count, 'session')}, {counted(keys, 'key')}", err=True)
+    _tell(done)
     if form is As.files and len(sessions) == 1 and output is not None and output.name != sessions[0]:
         typer.echo(f"the folder does not say whose it is: import it with --session {sessions[0]}", err=True)
+
+
+def _tell(done: Exported) -> None:
+    for name, why in done.failed.items():
+        typer.echo(f"{name} was left out: {why}", err=True)
+    typer.echo(f"{counted(done.sessions, 'session')}, {counted(done.keys, 'key')}", err=True)
+    if done.failed:
+        sys.exit(3)
 
 
 def import_(

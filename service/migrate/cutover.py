@@ -37,10 +37,10 @@ from service.migrate.leases import end_that_of_the_dead
 from service.migrate.mirror import Links, carry, carry_and_compare
 from service.migrate.origin import Origin
 from service.migrate.plan import SessionPlan
-from service.migrate.reading import NotThere, reading
+from service.migrate.reading import LAGS, NotThere, reading
 from service.migrate.report import Folder, Report, SessionReport, Verdict, begin_session
 from service.migrate.runs import Run
-from service.migrate.source import Source, SourceError
+from service.migrate.source import Source, SourceAway, SourceError
 from service.migrate.target import read_target
 from service.migrate.verify import verify_session
 
@@ -66,8 +66,10 @@ class Cutover:
 async def cutover(run: Run, source: Source, origin: Origin, chosen: Cutover, folder: Folder, say: Say) -> Report:
     """Cuts one session over. The report's verdict says whether it is open here."""
     began = time.monotonic()
-    if await source.standby():
+    standby = await source.standby()
+    if standby:
         raise SourceError("the source is a standby and may lag behind its writers: cut over from its primary")
+    run.report.notes += LAGS[standby]
     plan = await _plan(source, origin)
     folder.quarantine(plan.source_name, plan.quarantine)
     each = begin_session(plan)
@@ -75,6 +77,7 @@ async def cutover(run: Run, source: Source, origin: Origin, chosen: Cutover, fol
     if plan.blocked is not None:
         each.settle("blocked", Verdict.failed, f"not moved: {plan.not_moved}")
     else:
+        await _rehearse(run, source, plan, chosen)
         try:
             await end_that_of_the_dead(run.store, run.caller, plan.name)
             async with holding(run.store, run.caller, plan.name, run.holder, takeover=chosen.told.takeover) as hold:
@@ -90,6 +93,19 @@ async def cutover(run: Run, source: Source, origin: Origin, chosen: Cutover, fol
     each.took_s = run.report.took_s = round(time.monotonic() - began, 3)
     await run.note(each, version, digest)
     return await run.end()
+
+
+async def _rehearse(run: Run, source: Source, plan: SessionPlan, chosen: Cutover) -> None:
+    """Whether the source will take what is to be written back, asked before anything moves. Only a mirror has to."""
+    try:
+        await source.rehearse(plan.source_name, plan.creds or b"{}")
+    except SourceAway:
+        raise
+    except SourceError as error:
+        if chosen.mirror:
+            why = f"a mirror could not write to the source: {error.detail}; nothing was opened here"
+            raise type(error)(why) from None
+        run.report.notes.append(f"a rollback could not write to the source: {error.detail}")
 
 
 Moved = tuple[SessionReport, int | None, bytes | None, float | None]

@@ -7,14 +7,15 @@ that it is (`sources.ndjson`), a folder gets its name when all of it is on disk.
 import os
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 from protocol.file_names import file_name
 from protocol.spelling import CREDS
-from service.errors import BadInput
+from service.errors import BadInput, Corrupt, Deleted, NoSession
 from service.migrate.sources import ndjson
 from service.migrate.sources.files import CREDS_FILE, sync
 from service.store import AuthStore, Caller
@@ -32,50 +33,93 @@ async def every_session(store: AuthStore, caller: Caller) -> list[str]:
     return names
 
 
-async def export_lines(store: AuthStore, caller: Caller, names: Sequence[str], out: IO[bytes]) -> int:
-    """Writes sessions as lines; how many keys. Raises NoSession, Deleted, Corrupt: what is written then has no end."""
+@dataclass(slots=True)
+class Exported:
+    """What came of an export: how many sessions and keys are in it, and why a session is not, by its name.
+
+    ``all_or_none``: the first session that fails ends the export. Else the others go on; one that was deleted since it was
+    listed is none that failed.
+    """
+
+    all_or_none: bool
+    sessions: int = 0
+    keys: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+
+    @contextmanager
+    def one(self, name: str) -> Iterator[None]:
+        """One session of it."""
+        try:
+            yield
+        except (NoSession, Deleted):
+            if self.all_or_none:
+                raise
+        except Corrupt as error:
+            if self.all_or_none:
+                raise
+            self.failed[name] = error.detail
+
+
+async def export_lines(
+    store: AuthStore, caller: Caller, names: Sequence[str], out: IO[bytes], done: Exported
+) -> Exported:
+    """Writes sessions as lines, each when all of it is read. Raises NoSession, Deleted, Corrupt if it is all or none: what is
+    written then has no end."""
     caller.need("admin")
-    keys = 0
     out.write(ndjson.head())
     for name in names:
-        async with store.state(caller, name) as state:
-            out.write(ndjson.session_head(name, state.row.head.version))
-            rows = 0
-            async for chunk in state.chunks:
-                for each in chunk:
-                    out.write(_line(each.ktype, each.key_id.decode(), each.value))
-                    keys += each.ktype != CREDS
-                rows += len(chunk)
-            out.write(ndjson.session_tail(name, rows))
-    out.write(ndjson.tail(len(names)))
+        with done.one(name):
+            lines, keys = await _lines(store, caller, name)
+            out.writelines(lines)
+            done.sessions, done.keys = done.sessions + 1, done.keys + keys
+    out.write(ndjson.tail(done.sessions))
     out.flush()
-    return keys
+    return done
 
 
-async def export_file(store: AuthStore, caller: Caller, names: Sequence[str], path: Path) -> int:
+async def export_file(store: AuthStore, caller: Caller, names: Sequence[str], path: Path, done: Exported) -> Exported:
     """The same into a new file, on disk before it has its name. BadInput when there is one already."""
     async with _beside(path) as new:
         with ndjson.private(new, "xb") as out:
-            keys = await export_lines(store, caller, names, out)
+            await export_lines(store, caller, names, out, done)
             os.fsync(out.fileno())
-        return keys
+        return done
 
 
-async def export_folder(store: AuthStore, caller: Caller, names: Sequence[str], path: Path, *, alone: bool) -> int:
-    """Sessions as folders in a new folder, or the only one as that folder itself (``alone``); how many keys.
+async def export_folder(
+    store: AuthStore, caller: Caller, names: Sequence[str], path: Path, done: Exported, *, alone: bool
+) -> Exported:
+    """Sessions as folders in a new folder, or the only one as that folder itself (``alone``).
 
     BadInput when there is such a folder already, or when two keys or sessions would be one file.
     """
     caller.need("admin")
-    keys = 0
     async with _beside(path) as new:
         new.mkdir(mode=0o700)
         for name in names:
             folder = new if alone else _inside(new, name)
-            keys += await _export_session(store, caller, name, folder)
-            sync(folder)
+            before = done.sessions
+            with done.one(name):
+                keys = await _export_session(store, caller, name, folder)
+                sync(folder)
+                done.sessions, done.keys = before + 1, done.keys + keys
+            if done.sessions == before:
+                shutil.rmtree(folder)
         sync(new)
-    return keys
+    return done
+
+
+async def _lines(store: AuthStore, caller: Caller, name: str) -> tuple[list[bytes], int]:
+    """A session's lines, and how many of them are keys."""
+    async with store.state(caller, name) as state:
+        lines = [ndjson.session_head(name, state.row.head.version)]
+        rows = keys = 0
+        async for chunk in state.chunks:
+            for each in chunk:
+                lines.append(_line(each.ktype, each.key_id.decode(), each.value))
+                keys += each.ktype != CREDS
+            rows += len(chunk)
+    return [*lines, ndjson.session_tail(name, rows)], keys
 
 
 async def _export_session(store: AuthStore, caller: Caller, name: str, folder: Path) -> int:

@@ -19,10 +19,12 @@ from typing import Final
 from protocol.types import session_uuid
 from service.errors import ServiceError, Unavailable
 from service.migrate.origin import Origin, Place
+from service.migrate.pace import Pace
 from service.migrate.plan import Name
 from service.migrate.reading import reading
 from service.migrate.report import Listed, differences
 from service.migrate.source import Source, SourceAway, SourceError, Write
+from service.migrate.sources.threads import DoneLate
 from service.migrate.target import Target, read_target
 from service.observe import Metrics, get_logger
 from service.store import AuthStore, Caller
@@ -56,11 +58,10 @@ class Merged:
     def writes(self) -> list[Write]:
         return [Write(ktype, key_id, text) for (ktype, key_id), text in self.rows.items()]
 
-    @property
-    def write_s(self) -> float:
+    def write_s(self, patience: int = 1) -> float:
         """How long a source may take for it, seconds: row by row and over a slow link if it must."""
         size = len(self.creds or b"") + sum(len(text) for text in self.rows.values() if text is not None)
-        return _WRITE_S + len(self.rows) * _ROW_S + size / _BYTES_A_S
+        return _WRITE_S + patience * (len(self.rows) * _ROW_S + size / _BYTES_A_S)
 
 
 def merge(entries: Sequence[Entry]) -> Merged:
@@ -108,14 +109,14 @@ async def carry(
     *,
     until: int | None = None,
     wait: bool = False,
-    in_time: bool = False,
+    pace: Pace | None = None,
 ) -> int:
     """Carries entries over (up to version ``until``, else those of one turn); how many. Raises SourceError, Corrupt.
 
-    ``in_time``: Hangs when the source takes longer for a write than `Merged.write_s`.
+    ``pace``: Hangs when the source takes longer for a write than `Merged.write_s`; without one it may take any time.
     """
     async with store.mirrors.turn(caller, name, wait=wait) as turn:
-        return 0 if turn is None else await _carry(turn, links, until, in_time=in_time)
+        return 0 if turn is None else await _carry(turn, links, until, pace)
 
 
 async def carry_and_compare(store: AuthStore, caller: Caller, name: str, links: Links) -> list[Listed]:
@@ -143,15 +144,17 @@ async def carried(
             yield None
             return
         await _carry(turn, links, target.version)
-        yield target, Origin.decode(turn.origin)
+        async with turn.kept():
+            yield target, Origin.decode(turn.origin)
 
 
-async def _carry(turn: Turn, links: Links, until: int | None, *, in_time: bool = False) -> int:
+async def _carry(turn: Turn, links: Links, until: int | None, pace: Pace | None = None) -> int:
     origin = Origin.decode(turn.origin)
     carried = 0
-    while entries := await turn.entries(until):
+    while entries := await turn.entries(until, (pace or Pace()).entries):
         merged = merge([entry for _, entry in entries])
-        async with _in_time(merged.write_s if in_time else None), links.to(origin) as source:
+        limit = None if pace is None else merged.write_s(pace.patience)
+        async with turn.kept(), _in_time(limit), links.to(origin) as source:
             await source.write(origin.session, merged.creds, merged.writes(), whole=merged.whole)
         await turn.done(entries[-1][0])
         carried += len(entries)
@@ -162,15 +165,26 @@ async def _carry(turn: Turn, links: Links, until: int | None, *, in_time: bool =
 
 @asynccontextmanager
 async def _in_time(seconds: float | None) -> AsyncIterator[None]:
-    """Calls off what takes longer, and waits until that is done. Raises Hangs then."""
+    """Calls off what takes longer, and waits until that is done. Raises Hangs then, unless it did what it was to do."""
     limit = asyncio.timeout(seconds)
+    others = _cancelling()
     try:
         async with limit:
-            yield
+            try:
+                yield
+            except DoneLate:
+                if not limit.expired() or _cancelling() > others + 1:
+                    raise asyncio.CancelledError from None
     except Exception:
         if limit.expired():  # whatever the source made of being called off
             raise Hangs from None
         raise
+
+
+def _cancelling() -> int:
+    """How many want the current task to end."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
 
 
 class Worker:
@@ -188,6 +202,7 @@ class Worker:
         self._origins: dict[bytes, Origin] = {}  # by session
         self._visits: dict[Place, asyncio.Task[int]] = {}
         self._failures: dict[bytes | Place, tuple[int, float]] = {}  # failures in a row, when to try again
+        self._paces: dict[bytes, Pace] = {}  # of sessions that were called off and wait still
         self._told_at = 0.0
 
     async def run(self) -> None:
@@ -257,12 +272,14 @@ class Worker:
 
     async def _carry(self, each: Waiting) -> int:
         """Raises Hangs, which is true of its source too."""
+        pace = self._paces.get(_sid(each), Pace())
         try:
             async with self._store.holders.one(MIRROR, each.tenant):
-                carried = await carry(self._store, Caller(each.tenant, "admin"), each.name, self._links, in_time=True)
+                carried = await carry(self._store, Caller(each.tenant, "admin"), each.name, self._links, pace=pace)
         except Unavailable:
             return 0  # our own database: the next round tries again
         except Hangs:
+            self._paces[_sid(each)] = pace.called_off()
             self._pause(_sid(each))
             raise
         except Exception as error:
@@ -270,6 +287,8 @@ class Worker:
             self._origins.pop(_sid(each), None)
             return 0
         self._failures.pop(_sid(each), None)
+        if _sid(each) in self._paces:
+            self._paces[_sid(each)] = pace.confirmed()
         return carried
 
     async def _origin(self, each: Waiting) -> Origin | None:
@@ -311,6 +330,7 @@ class Worker:
             self._metrics.mirrors(len(waiting), age)
         sids = {_sid(each) for each in waiting}
         self._failures = {k: v for k, v in self._failures.items() if sids and (k in sids or not isinstance(k, bytes))}
+        self._paces = {sid: pace for sid, pace in self._paces.items() if sid in sids}
         now = asyncio.get_running_loop().time()
         if self._failures and now - self._told_at >= _TELL_EVERY_S:
             self._told_at = now

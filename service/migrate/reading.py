@@ -1,7 +1,7 @@
 """Sessions of a source, one after another, planned; the next is read while the last is being worked on."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,7 +12,15 @@ from service.migrate.plan import Blocked, Name, Options, SessionPlan, alike, pla
 from service.migrate.source import Found, Snapshot, Source, SourceAway, SourceError, SourceRefused, WrongSource
 
 _READS: Final = 3
-_STANDBY: Final = "the source is a standby: what its primary stored last may be missing; a cutover needs the primary"
+LAGS: Final[Mapping[bool | None, Sequence[str]]] = {
+    True: ["the source is a standby: what its primary stored last may be missing; a cutover needs the primary"],
+    None: [
+        "whether the source follows another server, and may lag behind it, cannot be told: its user may not ask (MySQL: "
+        "REPLICATION CLIENT, MariaDB: REPLICA MONITOR); make sure that it is the primary"
+    ],
+    False: [],
+}
+"""What a report must say, by what `Source.standby` answers."""
 
 NOTHING: Final = "the source holds no session: nothing was done"
 
@@ -96,5 +104,5 @@ async def reading(source: Source, options: Options, only: Sequence[str] = ()) ->
         if any(name not in named for name in only):
             raise NotThere("the source has no session of a name given with --session", pointer="--session")
         taken = taken_names([(name, options.names.get(name, name)) for name in every])
-        notes = [_STANDBY] if await source.standby() else []
-        yield Reading(source, snapshot, options, chosen, alike(every), frozenset(taken), notes)
+        notes = LAGS[await source.standby()]
+        yield Reading(source, snapshot, options, chosen, alike(every), frozenset(taken), list(notes))

@@ -30,12 +30,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Final, Self
 
 from service.errors import ServiceError
 
 Within = Mapping[str, Any]
 """Plain values, lists and sets by name."""
+
+
+TRIAL: Final = ("lid-mapping", "000000000000001")
+"""Type and id of a key that no session has: what `Source.rehearse` writes."""
 
 
 class SourceError(ServiceError):
@@ -166,13 +170,21 @@ class Source(ABC):
     async def fingerprint(self, session: str) -> str:
         """A few characters that change with any write to the session. Of an unknown session too."""
 
-    async def standby(self) -> bool:
-        """Whether it is known to follow another server, and so may lag behind what its writers were told is stored."""
+    async def standby(self) -> bool | None:
+        """Whether it follows another server, and so may lag behind what its writers were told is stored. None: it cannot be
+        told."""
         return False
 
     @abstractmethod
     async def write(self, session: str, creds: bytes | None, rows: Sequence[Write], *, whole: bool = False) -> None:
         """Applies a commit. ``creds`` None leaves them; ``whole`` first removes every row (and creds) of the session."""
+
+    async def rehearse(self, session: str, creds: bytes) -> None:
+        """Tries everything that a mirror or a rollback does to the session, and takes it back. ``creds``: what it holds there.
+
+        Raises what `write` would; where writing cannot be taken back nothing is tried.
+        """
+        del session, creds
 
     async def keep(self, session: str, *, expired: bool = True) -> None:
         """Clears whatever would make the store forget a row of the session later; of rows past it already if ``expired``.

@@ -9,7 +9,7 @@ import asyncpg
 
 from service.errors import WHOLE_SET, Corrupt
 from service.records import JournalEntry, SessionRow, StoredRow
-from service.sql.pool import Connection
+from service.sql.pool import Connection, unhurried
 from service.sql.sessions import HEAD_COLUMNS, nested_row
 
 # $1, $2 a session each; $3, $4, $5 a row each (its session's place, its own place, its keyed hash).
@@ -136,7 +136,7 @@ async def stream_state(
     """The same for a session of any size: the session without rows, then its rows in chunks. Nothing when there is none."""
     async with connection.transaction(readonly=True):
         # Who reads slowly is judged by whoever sends it on; the server would cut the reader off within a chunk.
-        await connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+        await unhurried(connection)
         cursor = await connection.cursor(STATE_SQL, sid)
         first = await cursor.fetchrow()
         if first is None:

@@ -6,10 +6,14 @@ from uuid import UUID
 
 import asyncpg
 
-from service.sql.pool import Connection
+from service.errors import Unavailable
+from service.sql.pool import Connection, understood, unhurried
 
 _WAITING_PAGE: Final = 1000
 _BEFORE_ALL: Final = UUID(int=0)
+# How long another's turn is waited for, and for how long a server may be silent about ours.
+_TURN_S: Final = 600.0
+_ANSWER_S: Final = 10.0
 
 # What still waits was not applied, whatever is kept: entries follow `applied` without a gap.
 KEEP_ORIGIN_SQL: Final = """
@@ -83,6 +87,8 @@ SELECT count(*) AS entries, count(DISTINCT sid) AS sessions, min(at) AS oldest F
 TURN_SQL: Final = "SELECT sealed, applied FROM session_origins WHERE sid = $1 FOR UPDATE"
 
 FREE_TURN_SQL: Final = f"{TURN_SQL} SKIP LOCKED"
+
+HELD_SQL: Final = "SELECT 1"
 
 ENTRIES_SQL: Final = """
 SELECT version, sealed FROM mirror_entries WHERE sid = $1 AND version <= $2 ORDER BY version LIMIT $3
@@ -159,12 +165,28 @@ async def waiting_in_all(connection: Connection) -> tuple[int, int, datetime | N
 
 
 async def take_turn(connection: Connection, sid: UUID, *, wait: bool) -> tuple[bytes, int] | None:
-    """``(sealed origin, last version carried over)``, the turn held until the transaction ends.
+    """``(sealed origin, last version carried over)``, the turn held until the transaction ends, however long that takes.
 
-    None when the session has no origin, or (without ``wait``) while another has the turn.
+    None when the session has no origin, or (without ``wait``) while another has the turn. Raises Unavailable when another
+    has it for longer than it is waited for.
     """
-    record = await connection.fetchrow(TURN_SQL if wait else FREE_TURN_SQL, sid)
+    await unhurried(connection)
+    if not wait:
+        record = await connection.fetchrow(FREE_TURN_SQL, sid)
+    else:
+        try:
+            record = await connection.fetchrow(TURN_SQL, sid, timeout=_TURN_S)
+        except TimeoutError:
+            raise Unavailable(
+                f"another has been carrying this session's commits for {_TURN_S:g} s; try again"
+            ) from None
     return None if record is None else (record["sealed"], record["applied"])
+
+
+async def hold_turn(connection: Connection) -> None:
+    """The turn's transaction is still there, and whatever stands in between has heard of it. Raises Unavailable."""
+    with understood():
+        await connection.execute(HELD_SQL, timeout=_ANSWER_S)
 
 
 async def entries(connection: Connection, sid: UUID, until: int, limit: int) -> list[asyncpg.Record]:

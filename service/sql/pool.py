@@ -36,6 +36,13 @@ _PAUSE_S: Final = 0.1
 
 DURABLE_SQL: Final = "SELECT current_setting('synchronous_commit')"
 
+# The server's patience with a transaction that waits for somebody else is off until it ends, whatever role, database or file
+# say. Asked of those it has: releases before 17 know fewer, and SET of an unknown one is an error.
+UNHURRIED_SQL: Final = """
+SELECT set_config(name, '0', true) FROM pg_settings
+WHERE name IN ('idle_in_transaction_session_timeout', 'transaction_timeout', 'statement_timeout', 'lock_timeout')
+"""
+
 _AWAY: Final = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
@@ -250,6 +257,11 @@ class Database:
         if self._pooled:
             return options | {"statement_cache_size": 0}
         return options | {"server_settings": {"application_name": "authstore", **_PLANNER}}
+
+
+async def unhurried(connection: Connection) -> None:
+    """From here on the transaction that is open may idle, and its statements wait, for as long as they must."""
+    await connection.execute(UNHURRIED_SQL)
 
 
 @contextmanager

@@ -9,18 +9,19 @@ Where a session came from (its source, as `migrate` wrote it) is sealed under th
 password, turns with the master key like the rows do, and is gone when the session is purged.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 from protocol.types import session_uuid
-from service.errors import Corrupt, NoSession, Unavailable
+from service.errors import Corrupt, NoSession, ServiceError, TurnLost, Unavailable
 from service.records import bind
 from service.sql import mirror as sql
-from service.sql.pool import Connection, Database
+from service.sql.pool import Connection, Database, understood
 from service.store.caller import Caller
 from service.store.entries import Entry, in_mirror
 from service.store.guards import fenced
@@ -32,6 +33,7 @@ _ORIGIN: Final = "origin"
 _NOTE: Final = "note "
 _ATTEMPTS: Final = 5
 _NO_END: Final = 2**63 - 1
+_ASK_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +48,19 @@ class Waiting:
 
 @dataclass(slots=True)
 class Turn:
-    """The right to carry a session's entries over, held as long as its context is open."""
+    """The right to carry a session's entries over, held as long as its context is open. Its methods raise TurnLost."""
 
     origin: bytes = field(repr=False)
     applied: int
     _sid: UUID
     _vault: SessionVault = field(repr=False)
     _connection: Connection = field(repr=False)
+    lost: bool = False
 
     async def entries(self, until: int | None = None, limit: int = 200) -> list[tuple[int, Entry]]:
         """The next entries ``(version, entry)`` up to a version. Corrupt when one is missing."""
-        found = await sql.entries(self._connection, self._sid, _NO_END if until is None else until, limit)
+        with self._held():
+            found = await sql.entries(self._connection, self._sid, _NO_END if until is None else until, limit)
         for place, record in enumerate(found, self.applied + 1):
             if record["version"] != place:
                 raise Corrupt("mirror entry", None)
@@ -70,8 +74,51 @@ class Turn:
 
     async def done(self, version: int) -> None:
         """The other store has everything up to ``version``: durable when the turn ends well."""
-        await sql.mark_applied(self._connection, self._sid, version)
+        with self._held():
+            await sql.mark_applied(self._connection, self._sid, version)
         self.applied = version
+
+    @asynccontextmanager
+    async def kept(self) -> AsyncIterator[None]:
+        """While the other store is waited for. A turn that is lost meanwhile cancels what is under way: beside whoever has the
+        next, it could arrive last. The turn is asked for now and then, so that nothing between takes it for idle."""
+        limit, over = asyncio.timeout(None), asyncio.Event()
+        asking = asyncio.create_task(self._ask(limit, over))
+        try:
+            async with limit:
+                yield
+        except asyncio.CancelledError:
+            asking.cancel()
+            raise
+        except Exception:
+            if limit.expired():  # whatever was made of being called off
+                raise TurnLost from None
+            raise
+        finally:
+            over.set()
+            await asyncio.gather(asking, return_exceptions=True)
+
+    async def _ask(self, limit: asyncio.Timeout, over: asyncio.Event) -> None:
+        while not over.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(over.wait(), _ASK_S)
+                return
+            try:
+                await sql.hold_turn(self._connection)
+            except ServiceError:
+                self.lost = True
+                if not over.is_set():
+                    limit.reschedule(asyncio.get_running_loop().time())
+                return
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        try:
+            with understood():
+                yield
+        except Unavailable:
+            self.lost = True
+            raise TurnLost from None
 
 
 class Mirrors:
@@ -186,14 +233,20 @@ class Mirrors:
 
     @asynccontextmanager
     async def turn(self, caller: Caller, name: str, *, wait: bool) -> AsyncIterator[Turn | None]:
-        """The session's turn; None when it has no origin or (without ``wait``) another has the turn."""
+        """The session's turn; None when it has no origin or (without ``wait``) another has the turn. Raises TurnLost when
+        it ended before its context did."""
         sid, vault = await self._find(caller, name)
-        async with self._database.connection() as connection, connection.transaction():
-            taken = await sql.take_turn(connection, sid, wait=wait)
-            if taken is None:
-                yield None
-            else:
-                yield Turn(vault.open_entry(_ORIGIN, taken[0]), taken[1], sid, vault, connection)
+        turn = None
+        try:
+            async with self._database.connection() as connection, connection.transaction():
+                taken = await sql.take_turn(connection, sid, wait=wait)
+                if taken is not None:
+                    turn = Turn(vault.open_entry(_ORIGIN, taken[0]), taken[1], sid, vault, connection)
+                yield turn
+        except Unavailable:
+            if turn is not None and turn.lost:
+                raise TurnLost from None  # and not what the end of its transaction made of it
+            raise
 
     async def seal_note(self, caller: Caller, name: str, about: str, text: bytes) -> bytes:
         """A note about a session, sealed under its data key. Raises NoSession, Deleted."""

@@ -21,11 +21,12 @@ the root.
 import asyncio
 import hashlib
 import ssl
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
+from uuid import uuid4
 
 import aiomysql
 from pymysql import err
@@ -36,6 +37,7 @@ from service import trust
 from service.dsn import is_local
 from service.errors import BadInput
 from service.migrate.source import (
+    TRIAL,
     Fault,
     FaultKind,
     Found,
@@ -52,6 +54,7 @@ from service.migrate.source import (
 )
 from service.migrate.sources import Layout
 from service.migrate.sources.layout import TableLayout, chosen, table_layout
+from service.migrate.sources.mysql_statements import ROWS, RowName, Statements, batches
 from service.migrate.sources.names import name_of, put_creds, put_named, put_row
 
 LAYOUTS: Final = {
@@ -73,6 +76,17 @@ WHERE table_schema = DATABASE() AND table_name = %s AND non_unique = 0 AND sub_p
 MODE_SQL: Final = "SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION')"
 TURN_SQL: Final = "SELECT GET_LOCK(%s, %s)"
 LEAVE_TURN_SQL: Final = "SELECT RELEASE_LOCK(%s)"
+# The server's patience: a snapshot waits while what was read is stored elsewhere.
+PATIENCE_SQL: Final = """
+SHOW SESSION VARIABLES WHERE variable_name IN ('wait_timeout', 'idle_transaction_timeout',
+    'idle_readonly_transaction_timeout', 'idle_write_transaction_timeout', 'max_statement_time', 'max_execution_time')
+"""
+# How a server says whom it follows: MariaDB of all its connections, MySQL since 8.0.22, MySQL before.
+FOLLOWS_SQLS: Final = ("SHOW ALL SLAVES STATUS", "SHOW REPLICA STATUS", "SHOW SLAVE STATUS")
+READ_ONLY_SQL: Final = """
+SHOW GLOBAL VARIABLES WHERE variable_name IN ('read_only', 'super_read_only', 'innodb_read_only',
+    'group_replication_group_name')
+"""
 SNAPSHOT_SQLS: Final = (
     "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
     "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
@@ -80,6 +94,7 @@ SNAPSHOT_SQLS: Final = (
 
 _PORT: Final = 3306
 _CONNECT_S: Final = 10.0
+_IDLE_S: Final = 8 * 3600
 _STATEMENT_S: Final = 120.0
 _TURN_S: Final = 60
 _REFUSED: Final = frozenset({1044, 1045, 1049, 1142, 1143, 1227, 1290, 1698, 1836, 3118})
@@ -88,6 +103,8 @@ _REFUSALS: Final = {
     1049: "the source's server has no database of that name",
     1698: "the source does not know this user and password",
 }
+_UNKNOWN: Final = 1064  # a statement that this server does not have
+_NOT_ALLOWED: Final = frozenset({1142, 1227})
 _AWAY: Final = frozenset({1040, 1053, 1203, 1205, 1213, 2002, 2003, 2006, 2013, 2055})
 
 
@@ -137,6 +154,19 @@ class MysqlSource(Source):
         finally:
             connection.close()
 
+    async def standby(self) -> bool | None:
+        with understood():
+            connection = await self._connection()
+            follows = await _follows(connection)
+            found = {_text(name): _text(value).upper() for name, value in await run(connection, READ_ONLY_SQL)}
+        on = {name for name, value in found.items() if value in {"ON", "1"}}
+        grouped = bool(found.get("group_replication_group_name")) and "super_read_only" in on
+        if (
+            follows or grouped or "innodb_read_only" in on
+        ):  # a replica, a group's secondary, a reader of a cloud's cluster
+            return True
+        return follows if follows is not None else ("read_only" in on or None)
+
     async def fingerprint(self, session: str) -> str:
         with understood():
             ((count, first, second),) = await run(await self._connection(), self.sql.mark, session)
@@ -151,12 +181,29 @@ class MysqlSource(Source):
                 own = await self._creds_name(connection, session)
                 if whole:
                     await run(connection, self.sql.wipe, session)
-                for row in sorted(rows, key=lambda row: row.text is not None):  # what is deleted makes room
-                    await self._apply(connection, session, row)
-                if creds is not None:
-                    await self._put(connection, session, own, CREDS, creds)
+                await self._delete(connection, session, rows)  # it makes room
+                await self._put(connection, session, own, creds, rows)
                 await connection.commit()
                 undo.pop_all()
+
+    async def rehearse(self, session: str, creds: bytes) -> None:
+        if not self.transactional:
+            return
+        with understood():
+            connection = await self._connection()
+            name = self._name(*TRIAL)
+            try:
+                await connection.begin()
+                await run(connection, self.sql.wipe, f"nobody-{uuid4()}")
+                for text in (b'"1"', b'"2"'):
+                    await self._put(connection, session, name, None, [Write(*TRIAL, text)])
+                await self._delete(connection, session, [Write(*TRIAL, None)])
+                if await self._same(connection, session, [name]):
+                    raise SourceError("what is deleted there is found afterwards")
+                own = await self._creds_name(connection, session)
+                await self._put(connection, session, own, creds, [])  # last: its own writer waits for that row
+            finally:
+                await _undo(connection)
 
     async def close(self) -> None:
         if self._own is not None:
@@ -181,25 +228,52 @@ class MysqlSource(Source):
             if not connection.closed:
                 await run(connection, LEAVE_TURN_SQL, name)
 
-    async def _apply(self, connection: aiomysql.Connection, session: str, row: Write) -> None:
-        name = self._name(row.ktype, row.key_id)
-        if row.text is not None:
-            await self._put(connection, session, name, row.ktype, row.text)
-            return
-        await run(connection, self.sql.delete, session, *name, *name)
-        if self.table.name is None:
-            named = mistyped(row.ktype, row.key_id)
-            twin = named.ktype, named.key_id
-            await run(connection, self.sql.delete, session, *twin, *twin)
+    async def _delete(self, connection: aiomysql.Connection, session: str, rows: Iterable[Write]) -> None:
+        gone = [name for row in rows if row.text is None for name in self._names(row.ktype, row.key_id)]
+        for at in range(0, len(gone), ROWS):
+            names = gone[at : at + ROWS]
+            await run(
+                connection, self.sql.delete(len(names)), session, *(part for name in names for part in (*name, *name))
+            )
 
     async def _put(
-        self, connection: aiomysql.Connection, session: str, name: tuple[str, ...], ktype: str, text: bytes
+        self,
+        connection: aiomysql.Connection,
+        session: str,
+        own: RowName,
+        creds: bytes | None,
+        rows: Iterable[Write],
     ) -> None:
-        if any(tuple(map(_text, there)) != name for there in await run(connection, self.sql.same, session, *name)):
-            raise SourceError("two keys would be one row there: the table's collation takes their names for the same")
-        await run(connection, self.sql.put, session, *name, spelled(ktype, text, self.table.spelling).decode())
+        put = [
+            (self._name(row.ktype, row.key_id), self._spelled(row.ktype, row.text))
+            for row in rows
+            if row.text is not None
+        ]
+        put += [] if creds is None else [(own, self._spelled(CREDS, creds))]
+        if len({name for name, _ in put}) < len(put):
+            raise SourceError("two keys would be one row there: nothing was written")
+        for batch in batches(put):
+            names = {name for name, _ in batch}
+            there = await self._same(connection, session, names)
+            if there <= names:
+                values = [value for name, text in batch for value in (session, *name, text)]
+                await run(connection, self.sql.put(len(batch)), *values)
+                there = await self._same(connection, session, names)
+            if there != names:
+                raise SourceError(
+                    "two keys would be one row there: the table's collation takes their names for the same"
+                )
 
-    async def _creds_name(self, connection: aiomysql.Connection, session: str) -> tuple[str, ...]:
+    async def _same(self, connection: aiomysql.Connection, session: str, names: Collection[RowName]) -> set[RowName]:
+        """Names of the rows that the table takes for these."""
+        parts = [part for name in names for part in name]
+        found = await run(connection, self.sql.same(len(names)), session, *parts)
+        return {tuple(map(_text, there)) for there in found}
+
+    def _spelled(self, ktype: str, text: bytes) -> str:
+        return spelled(ktype, text, self.table.spelling).decode()
+
+    async def _creds_name(self, connection: aiomysql.Connection, session: str) -> RowName:
         """Of the row that was found: with type and id its id may be anything, and its reader looks for that."""
         found: Sequence[tuple[Any, ...]] = ()
         if self.table.name is None:
@@ -208,10 +282,17 @@ class MysqlSource(Source):
             raise SourceError("the session has several rows of creds there, and which is read cannot be told")
         return tuple(map(_text, found[0])) if found else (self.table.creds,) * len(self.table.named)
 
-    def _name(self, ktype: str, key_id: str) -> tuple[str, ...]:
+    def _name(self, ktype: str, key_id: str) -> RowName:
         if self.table.name is None:
             return ktype, key_id
         return (name_of(ktype, key_id, mangled=self.table.mangled),)
+
+    def _names(self, ktype: str, key_id: str) -> Iterator[RowName]:
+        """Everything that would be taken for the key."""
+        yield self._name(ktype, key_id)
+        if self.table.name is None:
+            twin = mistyped(ktype, key_id)
+            yield twin.ktype, twin.key_id
 
     async def _connection(self) -> aiomysql.Connection:
         if self._own is None or self._own.closed:
@@ -260,35 +341,6 @@ class MovingSnapshot(MysqlSnapshot):
     consistent: ClassVar[bool] = False
 
 
-class Statements:
-    """What is asked of a layout's table. Parameters: the session, then the columns that name a row, then the value."""
-
-    def __init__(self, table: TableLayout) -> None:
-        name, session, value = (_quoted(each) for each in (table.table, table.session, table.value))
-        named = [_quoted(each) for each in table.named]
-        listed = ", ".join(named)
-        same = " AND ".join(f"{each} = %s" for each in (session, *named))
-        row = f"SHA2(CONCAT_WS(CHAR(0), {listed}, SHA2(COALESCE({value}, ''), 256)), 256)"
-        halves = ", ".join(
-            f"COALESCE(BIT_XOR(CAST(CONV(SUBSTRING({row}, {at}, 15), 16, 10) AS UNSIGNED)), 0)" for at in (1, 16)
-        )
-        marks = ", ".join(["%s"] * (len(named) + 2))
-        self.sessions = f"SELECT DISTINCT {session} FROM {name} WHERE {session} IS NOT NULL ORDER BY 1"
-        self.rows = f"SELECT {listed}, {value} FROM {name} WHERE {session} = %s ORDER BY {listed}"
-        self.mark = f"SELECT COUNT(*), {halves} FROM {name} WHERE {session} = %s"
-        self.wipe = f"DELETE FROM {name} WHERE {session} = %s"
-        exact = " AND ".join(f"BINARY CONVERT({each} USING utf8mb4) = %s" for each in named)
-        self.same = f"SELECT {listed} FROM {name} WHERE {same}"
-        self.creds = (
-            f"SELECT {listed} FROM {name} WHERE {session} = %s AND BINARY CONVERT({named[0]} USING utf8mb4) = %s"
-        )
-        self.delete = f"DELETE FROM {name} WHERE {same} AND {exact}"
-        self.put = (
-            f"INSERT INTO {name} ({session}, {listed}, {value}) VALUES ({marks}) "
-            f"ON DUPLICATE KEY UPDATE {value} = VALUES({value})"
-        )
-
-
 async def open_it(url: str, layout: Layout | None) -> Source:
     """The table that the map names or describes, or the only one of a known layout."""
     address = parse_url(url)
@@ -326,8 +378,8 @@ def parse_url(url: str) -> Address:
 
 
 async def connect(address: Address) -> aiomysql.Connection:
-    """A connection of one's own in UTC, that refuses to cut a value off."""
-    return await aiomysql.connect(
+    """A connection of one's own, that refuses to cut a value off and may idle."""
+    connection = await aiomysql.connect(
         host=address.host,
         port=address.port,
         user=address.user,
@@ -341,6 +393,12 @@ async def connect(address: Address) -> aiomysql.Connection:
         init_command=MODE_SQL,
         program_name="authstore migrate",
     )
+    try:
+        await _unhurried(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 async def run(connection: aiomysql.Connection, statement: str, *values: str | int) -> Sequence[tuple[Any, ...]]:
@@ -349,6 +407,30 @@ async def run(connection: aiomysql.Connection, statement: str, *values: str | in
         await cursor.execute(statement, values or None)
         rows: Sequence[tuple[Any, ...]] = await cursor.fetchall()
         return rows
+
+
+async def _unhurried(connection: aiomysql.Connection) -> None:
+    """The server waits for us as long as it must, as far as a session may say so."""
+    short = []
+    for name, value in await run(connection, PATIENCE_SQL):
+        wanted, has = (_IDLE_S, float(value)) if _text(name) == "wait_timeout" else (0, float(value))
+        if has < wanted or (wanted == 0 and has):
+            short.append(f"{_text(name)} = {wanted}")
+    if short:
+        await run(connection, f"SET SESSION {', '.join(short)}")
+
+
+async def _follows(connection: aiomysql.Connection) -> bool | None:
+    """Whether the server is set up to follow another, running or not. None: this user may not ask."""
+    for statement in FOLLOWS_SQLS:
+        try:
+            return bool(await run(connection, statement))
+        except err.MySQLError as error:
+            if error.args[0] in _NOT_ALLOWED:
+                return None
+            if error.args[0] != _UNKNOWN:
+                raise
+    return None
 
 
 @contextmanager
@@ -415,10 +497,6 @@ async def _check_index(connection: aiomysql.Connection, table: TableLayout) -> N
         indexes.setdefault(_text(name), set()).add(_text(column))
     if {table.session, *table.named} not in indexes.values():
         raise WrongSource("the table has no unique index over what names a row: it is no store of sessions")
-
-
-def _quoted(name: str) -> str:
-    return "`" + name.replace("`", "``").replace("%", "%%") + "`"
 
 
 def _text(value: Any) -> str:

@@ -11,14 +11,27 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
 
 import asyncpg
 
 from service import config, dsn
 from service.errors import BadInput
-from service.migrate.source import Found, Snapshot, Source, SourceError, SourceRefused, Within, Write, WrongSource, away
+from service.migrate.source import (
+    TRIAL,
+    Found,
+    Snapshot,
+    Source,
+    SourceError,
+    SourceRefused,
+    Within,
+    Write,
+    WrongSource,
+    away,
+)
 from service.migrate.sources import Layout
 from service.migrate.sources.layout import chosen
+from service.sql.pool import unhurried
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -45,20 +58,26 @@ WHERE_SQL: Final = """
 SELECT current_database()::text AS database, current_setting('port') AS port, current_schemas(false)::text[] AS schemas
 """
 
-# Row-level security of which nothing tells that it lets this role see every row: a policy for all that is plainly true.
+# Row-level security of which nothing tells that it lets this role see every row, or update and delete it: for each of that
+# ($1) a policy for all that is plainly true. An insert that a policy forbids is an error anyway. $2: tables beside those of
+# the search path.
 FILTERED_SQL: Final = """
 SELECT EXISTS (
-    SELECT FROM pg_class c WHERE c.relkind IN ('r', 'p') AND pg_table_is_visible(c.oid) AND row_security_active(c.oid)
-    AND (NOT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polpermissive AND p.polcmd IN ('r', '*')
+    SELECT FROM pg_class c CROSS JOIN unnest($1::text[]) AS asked(cmd) WHERE c.relkind IN ('r', 'p')
+    AND (pg_table_is_visible(c.oid) OR c.oid IN (SELECT to_regclass(name) FROM unnest($2::text[]) AS named(name)))
+    AND row_security_active(c.oid)
+    AND (NOT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polpermissive AND p.polcmd::text IN (cmd, '*')
                      AND p.polroles = '{0}' AND pg_get_expr(p.polqual, p.polrelid) = 'true')
          OR EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND NOT p.polpermissive))
 )
 """
 # Whoever hangs up cannot take a COMMIT back that is on its way. A later write waits here until that arrived or its connection
 # is gone: row locks are not enough, since a row that is yet to be committed is no row to whoever deletes it.
-BEGIN_WRITE_SQL: Final = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = '60s'"
+HURRY_SQL: Final = "SET LOCAL idle_in_transaction_session_timeout = '60s'"
 TURN_SQL: Final = "SELECT pg_advisory_xact_lock($1)"
 UNFILTERED_SQL: Final = "SET LOCAL row_security = off"
+_READS: Final = ("r",)
+_WRITES: Final = ("r", "w", "d")
 _FILTERS: Final = "check_enable_rls"  # the server's function that refuses; its words depend on its language
 
 Catalog = Mapping[str, frozenset[str]]
@@ -124,6 +143,11 @@ class PostgresSource(Source):
         """Writes inside a transaction that is open."""
 
     @property
+    def tables(self) -> Sequence[str]:
+        """Tables of the layout that the search path may not lead to, quoted."""
+        return ()
+
+    @property
     def place(self) -> str:
         return dsn.redacted(self._url).partition("?")[0]
 
@@ -138,7 +162,8 @@ class PostgresSource(Source):
         try:
             with understood():
                 await connection.transaction(isolation="repeatable_read", readonly=True).start()
-                await _unfiltered(connection)
+                await unhurried(connection)  # what is read is stored elsewhere before the next is
+                await self._unfiltered(connection, _READS)
             yield PostgresSnapshot(self, connection)  # errors of whoever reads it are none of the source's
         finally:
             await _leave(connection)  # with its transaction, which wrote nothing
@@ -154,26 +179,54 @@ class PostgresSource(Source):
 
     async def write(self, session: str, creds: bytes | None, rows: Sequence[Write], *, whole: bool = False) -> None:
         with understood():
-            connection = await self._connection()
-            try:
-                await connection.execute(BEGIN_WRITE_SQL)
-                await connection.execute(TURN_SQL, _turn(session))
-                await _unfiltered(connection)
+            async with self._transaction(turn=session) as connection:
                 await self.apply(connection, session, creds, rows, whole=whole)
-                await connection.execute("COMMIT")
-            except BaseException:
-                await _undo(connection)
-                raise
+
+    async def rehearse(self, session: str, creds: bytes) -> None:
+        with understood():
+            async with self._transaction(keep=False) as connection:
+                await self.apply(connection, f"nobody-{uuid4()}", None, [], whole=True)
+                for texts in ((b'"1"', b'"2"'), (None,)):
+                    for text in texts:
+                        await self.apply(connection, session, None, [Write(*TRIAL, text)], whole=False)
+                    found = await self.read(connection, session)
+                    there = [row.text for row in found.rows if (row.ktype, row.key_id) == TRIAL]
+                    if there != [text for text in texts[-1:] if text is not None]:
+                        raise SourceError("what is written there is not what is found afterwards")
+                await self.apply(connection, session, creds, [], whole=False)  # last: its own writer waits for that row
 
     async def keep(self, session: str, *, expired: bool = True) -> None:
         if self.keep_sql is not None:
             with understood():
-                await (await self._connection()).execute(self.keep_sql, session, expired)
+                async with self._transaction() as connection:
+                    await connection.execute(self.keep_sql, session, expired)
 
     async def close(self) -> None:
         if self._own is not None:
             own, self._own = self._own, None
             await _leave(own)
+
+    @asynccontextmanager
+    async def _transaction(self, *, keep: bool = True, turn: str | None = None) -> AsyncIterator[Connection]:
+        """A transaction that writes; not ``keep``: it leaves nothing; ``turn``: of a session, behind its earlier writes."""
+        connection = await self._connection()
+        try:
+            await connection.execute("BEGIN")
+            await unhurried(connection)
+            if turn is not None:
+                await connection.execute(HURRY_SQL)
+                await connection.execute(TURN_SQL, _turn(turn))
+            await self._unfiltered(connection, _WRITES)
+            yield connection
+            await connection.execute("COMMIT" if keep else "ROLLBACK")
+        except BaseException:
+            await _undo(connection)
+            raise
+
+    async def _unfiltered(self, connection: Connection, commands: Sequence[str]) -> None:
+        """From here to the transaction's end rows that a policy may hide, or keep as they are, are an error."""
+        if await connection.fetchval(FILTERED_SQL, commands, self.tables):
+            await connection.execute(UNFILTERED_SQL)
 
     async def _connection(self) -> Connection:
         if self._own is None or self._own.is_closed():
@@ -217,12 +270,14 @@ async def open_it(url: str, layout: Layout | None) -> Source:
 
 
 async def connect(url: str) -> Connection:
-    """A connection of one's own, UTC, that never waits for ever."""
+    """A connection of one's own, UTC, that never waits for ever. It keeps no statements, which a transaction pooler would
+    not know again."""
     try:
         return await asyncpg.connect(
             url,
             timeout=_TIMEOUT_S,
             command_timeout=_STATEMENT_S,
+            statement_cache_size=0,
             server_settings={"application_name": "authstore migrate", "TimeZone": "UTC"},
         )
     except ValueError:  # the driver's text may hold the URL
@@ -238,7 +293,8 @@ def understood() -> Iterator[None]:
     except _REFUSED as error:
         if getattr(error, "server_source_function", None) == _FILTERS:
             raise SourceRefused(
-                "row-level security would hide rows from this user: read as the tables' owner or as a role with BYPASSRLS"
+                "row-level security would hide rows from this user, or keep them as they are: use the tables' owner or a role "
+                "with BYPASSRLS"
             ) from None
         raise SourceRefused(_refusal(error)) from None
     except asyncpg.UndefinedTableError:
@@ -281,12 +337,6 @@ async def _leave(connection: Connection) -> None:
 def _turn(session: str) -> int:
     """The number of a session's lock. Two that share one wait for each other, no more."""
     return int.from_bytes(hashlib.blake2b(b"authstore " + session.encode(), digest_size=8).digest(), signed=True)
-
-
-async def _unfiltered(connection: Connection) -> None:
-    """From here to the transaction's end rows that a policy may hide are an error instead of not there."""
-    if await connection.fetchval(FILTERED_SQL):
-        await connection.execute(UNFILTERED_SQL)
 
 
 async def _find(connection: Connection, url: str, layout: Layout | None) -> PostgresSource:

@@ -1,5 +1,6 @@
 """Any table of Postgres that keeps one row a key: described by ``--map``, or Prisma's ``Session(sessionId, id, data)``.
 
+Sessions and names are compared as text, whatever their columns' types, and written in those types. No unique key is needed.
 Prisma's is that of ``@ookamiiixd/baileys-store``, ``whatsapp-store-db`` and their kin: names as in multi-file stores.
 Statements are put together once from the layout; names of tables and columns are quoted, values always parameters.
 """
@@ -22,8 +23,12 @@ COLUMNS_SQL: Final = """
 SELECT attname::text AS name, format_type(atttypid, NULL) AS type FROM pg_attribute
 WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped
 """
-_TEXTS: Final = frozenset({"text", "character varying", "character"})
-_VALUES: Final = _TEXTS | {"json", "jsonb", "bytea"}
+_TEXTS: Final = frozenset({"text", "character varying"})
+_VALUES: Final = _TEXTS | {"character", "json", "jsonb", "bytea"}
+_DATES: Final = _TEXTS | {"timestamp with time zone", "timestamp without time zone", "date"}
+_NOW: Final = frozenset({"timestamp with time zone", "timestamp without time zone"})
+# As a cast "character" is one character; a cast of it to text leaves the padding out.
+_CASTS: Final = {"character": "bpchar"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,8 @@ class TablePostgres(PostgresSource):
 
     kind: ClassVar[str] = "table-postgres"
     table: TableLayout
+    stamp: ClassVar[str | None] = None
+    """A column that its own writer sets to the time of a write, where there is one."""
 
     def __init__(self, url: str, layout: Layout | None) -> None:
         super().__init__(url, layout)
@@ -59,6 +66,10 @@ class TablePostgres(PostgresSource):
     def within(self) -> Within:
         return {**super().within, "table": asdict(self.table)}
 
+    @property
+    def tables(self) -> Sequence[str]:
+        return [_table(each.table) for each in (self.table, self.table.creds_table) if each is not None]
+
     @classmethod
     def matches(cls, catalog: Catalog) -> bool:
         del catalog
@@ -67,13 +78,15 @@ class TablePostgres(PostgresSource):
     async def learn(self, connection: Connection) -> None:
         table, own = self.table, self.table.creds_table
         types = await _columns(connection, table.table, table.columns)
-        self._keys = _statements(table.table, table.session, table.named, table.value, table.expires, types)
+        if table.expires is not None and types[table.expires] not in _DATES:
+            raise WrongSource(f"expiries are {types[table.expires]} and should be a timestamp, a date or text")
+        self._keys = _statements(table.table, table.session, table.named, table.value, table.expires, self.stamp, types)
         self._jsonb = self._creds_jsonb = types[table.value] == "jsonb"
         self.keep_sql = None if table.expires is None else _keep(table.table, table.session, table.expires, types)
         if own is not None:
             types = await _columns(connection, own.table, {own.session, own.value})
             self._creds_jsonb = types[own.value] == "jsonb"
-            self._creds = _statements(own.table, own.session, (), own.value, None, types)
+            self._creds = _statements(own.table, own.session, (), own.value, None, self.stamp, types)
 
     async def list_sessions(self, connection: Connection) -> AsyncIterator[str]:
         both = [self._keys.sessions] + ([self._creds.sessions] if self._creds else [])
@@ -110,6 +123,8 @@ class TablePostgres(PostgresSource):
             for row in rows
             if row.text is not None
         ]
+        if len({tuple(names) for *names, _ in put}) < len(put):
+            raise SourceError("two keys would be one row there: nothing was written")
         if creds is not None and self._creds is None:
             put.append((*own, self._spelled(CREDS, creds)))
         elif creds is not None and self._creds is not None:
@@ -149,7 +164,9 @@ class TablePostgres(PostgresSource):
 
     async def _creds_name(self, connection: Connection, session: str) -> tuple[str, ...]:
         """Of the row that was found: with type and id its id may be anything, and its reader looks for that."""
-        found = [] if self._keys.creds is None else await connection.fetch(self._keys.creds, session, self.table.creds)
+        found: Sequence[Any] = ()
+        if self._keys.creds is not None and self._creds is None:
+            found = await connection.fetch(self._keys.creds, session, self.table.creds)
         if len(found) > 1:
             raise SourceError("the session has several rows of creds there, and which is read cannot be told")
         return tuple(found[0]) if found else (self.table.creds,) * len(self.table.named)
@@ -194,7 +211,13 @@ async def _columns(connection: Connection, table: str, needed: Iterable[str]) ->
 
 
 def _statements(
-    table: str, session: str, named: Sequence[str], value: str, expires: str | None, types: dict[str, str]
+    table: str,
+    session: str,
+    named: Sequence[str],
+    value: str,
+    expires: str | None,
+    stamp: str | None,
+    types: dict[str, str],
 ) -> _Table:
     if types[value] not in _VALUES:
         raise WrongSource(f"values are {types[value]} and should be text, json, jsonb or bytea")
@@ -211,14 +234,19 @@ def _statements(
     selected = "".join(f"{_text(column, types)} AS name{at}, " for at, column in enumerate(named))
     shown = _quoted(value) if types[value] == "bytea" else f"{_quoted(value)}::text"
     lists = ", ".join(map(_quoted, (session, *named, value)))
-    casts = ", ".join((f"$1::text::{types[session]}", *(f"{n}::{types[c]}" for c, n in zip(named, names, strict=True))))
-    forget = "" if expires is None else f", {_quoted(expires)} = NULL"
+    casts = ", ".join(
+        (f"$1::text::{_type(session, types)}", *(f"{n}::{_type(c, types)}" for c, n in zip(named, names, strict=True)))
+    )
+    set_too = "" if expires is None else f", {_quoted(expires)} = NULL"
+    put_too = given_too = ""
+    if stamp is not None and types.get(stamp) in _NOW:
+        set_too += f", {_quoted(stamp)} = now()"
+        put_too, given_too = f", {_quoted(stamp)}", ", now()"
     ordered = f" ORDER BY {', '.join(str(at + 1) for at in range(len(named)))}" if named else ""
     keyed = ", ".join(["'r'", *(f"{_text(column, types)}" for column in named), "xmin::text"])
     return _Table(
         sessions=f"SELECT DISTINCT {whose} AS session FROM {name} WHERE {_quoted(session)} IS NOT NULL",
-        rows=f"SELECT {selected}{shown} AS value, {_quoted(expires) if expires else 'NULL'}::timestamptz AS expires "
-        f"FROM {name} WHERE {mine}{ordered}",
+        rows=f"SELECT {selected}{shown} AS value, {_until(expires)} AS expires FROM {name} WHERE {mine}{ordered}",
         mark="SELECT concat_ws('/', count(*), sum(hashtextextended(concat_ws(chr(1), "
         f"{keyed}), 0)::numeric)) FROM {name} WHERE {mine}",
         creds=f"SELECT {selected.removesuffix(', ')} FROM {name} WHERE {mine} AND {_text(named[0], types)} = $2"
@@ -227,8 +255,8 @@ def _statements(
         wipe=f"DELETE FROM {name} WHERE {mine}",
         delete=f"DELETE FROM {name} t USING unnest({gone}) AS put({', '.join(n[4:] for n in names)}) "
         f"WHERE t.{mine}{same}",
-        update=f"UPDATE {name} t SET {_quoted(value)} = {given}{forget} FROM {put} WHERE t.{mine}{same}",
-        insert=f"INSERT INTO {name} ({lists}) SELECT {casts}, {given} FROM {put} "
+        update=f"UPDATE {name} t SET {_quoted(value)} = {given}{set_too} FROM {put} WHERE t.{mine}{same}",
+        insert=f"INSERT INTO {name} ({lists}{put_too}) SELECT {casts}, {given}{given_too} FROM {put} "
         f"WHERE NOT EXISTS (SELECT FROM {name} t WHERE t.{mine}{same})",
     )
 
@@ -239,6 +267,18 @@ def _keep(table: str, session: str, expires: str, types: dict[str, str]) -> str:
         f"UPDATE {_table(table)} SET {until} = NULL WHERE {_text(session, types)} = $1 AND {until} IS NOT NULL "
         f"AND ($2::boolean OR {until}::timestamptz >= now())"
     )
+
+
+def _until(expires: str | None) -> str:
+    """When a row is forgotten, as Python can hold it: ``infinity`` is never, and what lies before its first year is past."""
+    if expires is None:
+        return "NULL::timestamptz"
+    at, first = f"{_quoted(expires)}::timestamptz", "timestamptz '0001-01-02 00:00+00'"
+    return f"CASE WHEN {at} < {first} THEN {first} WHEN {at} < timestamptz '9999-12-30 00:00+00' THEN {at} END"
+
+
+def _type(column: str, types: dict[str, str]) -> str:
+    return _CASTS.get(types[column], types[column])
 
 
 def _text(column: str, types: dict[str, str]) -> str:
