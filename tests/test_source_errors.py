@@ -1,5 +1,7 @@
 """What is wrong with ``--from`` is said in a sentence that tells the causes apart and holds no password."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ from service.errors import BadInput, ServiceError
 from service.migrate.plan import Options
 from service.migrate.reading import reading
 from service.migrate.source import SourceAway, SourceRefused
-from service.migrate.sources import open_source
+from service.migrate.sources import open_source, settled
 
 
 @pytest.mark.parametrize(
@@ -43,9 +45,13 @@ async def test_a_database_that_is_not_there_is_told(database_url: str) -> None:
         await open_source(f"{head.rpartition('/')[0]}/absent?{query}")
 
 
-async def test_a_bare_folder_is_told_its_form(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=f"files:{tmp_path}"):
-        await open_source(str(tmp_path))
+def test_a_path_alone_is_what_lies_there(tmp_path: Path) -> None:
+    database, lines = tmp_path / "auth.db", tmp_path / "kept.ndjson"
+    with closing(sqlite3.connect(database)) as made:
+        made.execute("CREATE TABLE keys (id)")
+    lines.write_text("{}")
+    found = [settled(str(path)) for path in (tmp_path, database, lines, tmp_path / "nothing")]
+    assert found == [f"files:{tmp_path}", f"sqlite:{database}", f"ndjson:{lines}", f"{tmp_path / 'nothing'}"]
 
 
 async def test_a_name_that_the_source_does_not_have_is_refused(tmp_path: Path) -> None:
