@@ -169,7 +169,7 @@ async def test_workers_of_which_none_can_serve_end_the_service(database_url, tmp
     said = capfd.readouterr().err.splitlines()
     assert [line for line in said if not line.startswith("{")] == []
     failed = [json.loads(line) for line in said if "a worker failed" in line]
-    assert len(failed) == 6
+    assert len(failed) >= 6  # three for each place; one may have begun anew before the other's third ended
     assert "StartError" in str(failed[0])
     assert "PEM" not in str(failed[0])
 
