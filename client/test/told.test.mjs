@@ -66,7 +66,7 @@ test('so do a bad token, a takeover, a deletion and another version', async () =
   const first = await open(session)
   const second = await open(session, { takeover: true })
   const fenced = await lossOf(first, write)
-  assert.equal(fenced.cause.detail, "The session is leased, and this write does not carry the lease's epoch.")
+  assert.equal(fenced.cause.detail, "The session is leased, and this request carries another epoch than the lease's.")
   await remove(session)
   const gone = await lossOf(second, write)
   assert.equal(gone.cause.detail, 'The session was deleted.')
