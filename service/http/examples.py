@@ -40,5 +40,5 @@ PROBLEM: Final = {
     "type": "urn:authstore:problem:fenced",
     "title": "Fenced",
     "status": 409,
-    "detail": "The session is leased, and this write does not carry the lease's epoch.",
+    "detail": "The session is leased, and this request carries another epoch than the lease's.",
 }
