@@ -14,7 +14,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 from api import creds
+from certificates import Authority
 from command_line import SESSION_TYPE, Cli, Done, commit, fresh, read
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from service_process import ServiceProcess, free_port
 
 from service.cli import container, doctor
@@ -419,6 +421,27 @@ def test_health_follows_the_folder_and_answers_for_no_other_service(service, tmp
     assert other("health").code == 1, "a copy names the original"
     for url in ("127.0.0.1", "ftp://x", "http://x:y"):
         assert other("health", "--url", url).code == 2
+
+
+def test_health_believes_a_certificate_unseen_of_its_own_service_alone(tmp_path):
+    """The own service's is for its public name; another address has to show one that is trusted."""
+    certificate, key = Authority.make(tmp_path, "authority").issue("server", ExtendedKeyUsageOID.SERVER_AUTH)
+    tls = {"AUTHSTORE_TLS_CERT": str(certificate), "AUTHSTORE_TLS_KEY": str(key)}
+    own = ServiceProcess(tmp_path / "data", tls)
+    cli = Cli(own.data_dir)
+    own.launch()
+    try:
+        deadline = time.monotonic() + 60
+        while cli("health").code:
+            assert time.monotonic() < deadline, own.log.read_text()[-2000:]
+        assert cli.good("health").out == f"ok (https://127.0.0.1:{own.port})\n"
+        place = {"AUTHSTORE_HOST": "127.1", "AUTHSTORE_PORT": str(own.port)}  # an address that does not say where it is
+        assert cli.good("health", **tls, **place).out == f"ok (https://127.1:{own.port})\n"
+        for settings in ({}, tls):
+            done = cli("health", "--url", f"https://127.1:{own.port}", **settings)
+            assert (done.code, done.err) == (1, f"no answer from https://127.1:{own.port}\n")
+    finally:
+        own.stop()
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

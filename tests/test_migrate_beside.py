@@ -41,10 +41,10 @@ async def a_cutover(scene: Scene) -> AsyncIterator[None]:
     async with old_writer(scene) as writer:
         moving = asyncio.create_task(cut_over(scene, WAITS, lambda _line: said.set()))
         await said.wait()
+        held = await lease_of(scene)
         yield
         assert not moving.done()
-        held = await lease_of(scene)
-        assert (await lease_of(scene)) == held
+        assert await lease_of(scene) == held
         writer.stopped.set()
         (each,) = (await moving).sessions
         assert each.outcome == "cut-over", each.says

@@ -9,7 +9,7 @@ from contextlib import closing
 from typing import Final
 from urllib.parse import urlsplit
 
-from service import whereabouts
+from service import trust, whereabouts
 from service.config import Settings
 
 _TIMEOUT_S: Final = 5
@@ -43,10 +43,10 @@ def place_of(settings: Settings) -> str:
     return _configured(settings)
 
 
-def readiness(settings: Settings, place: str) -> dict[str, str]:
-    """What the service there says of its readiness. Raises NoAnswer."""
+def readiness(settings: Settings, place: str, *, own: bool = True) -> dict[str, str]:
+    """What the service there says of its readiness; ``own``: it is the one of these settings. Raises NoAnswer."""
     try:
-        with closing(_connection(settings, place)) as connection:
+        with closing(_connection(settings, place, own=own)) as connection:
             connection.request("GET", "/health/ready")
             body: dict[str, str] = json.load(connection.getresponse())
             return {"status": str(body["status"])} | body
@@ -70,7 +70,7 @@ def _configured(settings: Settings) -> str:
     return f"{'http' if settings.tls_cert is None else 'https'}://{host}:{settings.port}"
 
 
-def _connection(settings: Settings, place: str) -> http.client.HTTPConnection:
+def _connection(settings: Settings, place: str, *, own: bool) -> http.client.HTTPConnection:
     if place.startswith(_UNIX):
         connection = http.client.HTTPConnection("localhost", timeout=_TIMEOUT_S)
         connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -83,16 +83,16 @@ def _connection(settings: Settings, place: str) -> http.client.HTTPConnection:
     port = parts.port or _PORTS[parts.scheme]
     if parts.scheme == "http":
         return http.client.HTTPConnection(host, port, timeout=_TIMEOUT_S)
-    return http.client.HTTPSConnection(host, port, timeout=_TIMEOUT_S, context=_trusting(settings, host))
+    return http.client.HTTPSConnection(host, port, timeout=_TIMEOUT_S, context=_trusting(settings, host, own=own))
 
 
-def _trusting(settings: Settings, host: str) -> ssl.SSLContext:
-    """Of a service on this machine the certificate is for its public name: only the answer's status counts.
+def _trusting(settings: Settings, host: str, *, own: bool) -> ssl.SSLContext:
+    """Of a service of ours or on this machine the certificate is for its public name: only the answer's status counts.
 
     Where client certificates are asked for, the service's own is shown: its authority may well be theirs.
     """
-    context = ssl.create_default_context()
-    if settings.tls_cert is not None or _is_here(host):
+    context = trust.for_clients()
+    if own or _is_here(host):
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     if settings.tls_client_ca is not None and settings.tls_cert is not None:

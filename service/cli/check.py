@@ -11,9 +11,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from protocol.printable import printable
 from protocol.rules import Finding
 from protocol.types import check_session_name, check_tenant
-from service.cli.output import Format, FormatOption, counted, printable
+from service.cli.output import Format, FormatOption, counted
 from service.cli.surroundings import with_store
 from service.errors import Deleted, LeaseHeld, NoSession, VersionMismatch
 from service.integrity import Report, check_session, repair

@@ -22,7 +22,7 @@ def health(
         raise typer.BadParameter("must begin with http:// or https:// and name a host", param_hint="--url")
     try:
         place = url or asking.place_of(settings)
-        body = asking.readiness(settings, place)
+        body = asking.readiness(settings, place, own=url is None)
     except asking.NoService:
         typer.echo(
             f"no service runs on {settings.data_dir.absolute()}: --data-dir names another folder, --url an address",

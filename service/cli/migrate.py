@@ -28,7 +28,7 @@ from service.cli.migrate_options import (
     Tenant,
     asked_for,
 )
-from service.cli.output import Format, FormatOption, show, show_one
+from service.cli.output import Format, FormatOption, counted, show, show_one
 from service.cli.surroundings import with_store, with_store_as_it_is
 from service.errors import BadInput
 from service.migrate import cutover as cutting
@@ -268,7 +268,8 @@ def mirror(
 
     async def work(store: AuthStore) -> list[MirrorState]:
         if carry:
-            typer.echo(f"{await mirroring.drain(store, caller, session)} commits carried over", err=True)
+            carried = await mirroring.drain(store, caller, session)
+            typer.echo(f"{counted(carried, 'commit')} carried over", err=True)
         return await mirrors(store, caller, session)
 
     states = with_store(context, work)

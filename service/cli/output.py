@@ -45,11 +45,6 @@ def show_one(row: Mapping[str, Any], how: Format) -> None:
     show([{"": name, " ": value} for name, value in row.items()], how)
 
 
-def printable(text: str) -> str:
-    """Text of a session's owner, who must not write lines of ours: what does not print is shown as its escape."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
-
-
 def counted(count: int, what: str) -> str:
     """A count and its noun: one error, two errors."""
     return f"{count} {what}" if count == 1 else f"{count} {what}s"

@@ -4,8 +4,9 @@ from typing import Annotated
 
 import typer
 
+from protocol.printable import printable
 from protocol.types import check_session_name, check_tenant
-from service.cli.output import Format, FormatOption, printable, show, show_one
+from service.cli.output import Format, FormatOption, show, show_one
 from service.cli.surroundings import with_store
 from service.errors import Deleted
 from service.store import AuthStore, Caller

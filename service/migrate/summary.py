@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from protocol.printable import printable
 from protocol.repairs import Repair
 from service.migrate.plan import Why
 
@@ -58,11 +59,6 @@ def summary(each: Plain) -> list[str]:
     lines += [f"  {why}: {_types(types)}" for why, types in _by(differ).items()]
     facts = [f"{name.replace('_', ' ')} {value}" for name, value in each["facts"].items() if name not in _MARKS]
     return lines + ([f"  {', '.join(facts)}"] if facts else [])
-
-
-def printable(text: str) -> str:
-    """Names come from elsewhere, and must not write lines of ours."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _repairs(each: Plain) -> list[str]:

@@ -7,6 +7,7 @@ from uuid import UUID
 import asyncpg
 
 from service.errors import Unavailable
+from service.sql.fragments import mark_moved
 from service.sql.pool import Connection, understood, unhurried
 
 _WAITING_PAGE: Final = 1000
@@ -28,11 +29,11 @@ FIND_ORIGIN_SQL: Final = "SELECT sealed FROM session_origins WHERE sid = $1"
 FORGET_ORIGIN_SQL: Final = "DELETE FROM session_origins WHERE sid = $1"
 
 # Switching is a commit without rows: it raises the version, so that no commit made with the other flag in mind applies.
-SWITCH_SQL: Final = """
+SWITCH_SQL: Final = f"""
 WITH upd AS (
     UPDATE sessions s SET
         version = s.version + 1, mirrored = $6, updated_at = now(),
-        mark = mod(mod(s.mark + $5, 2305843009213693951) + 2305843009213693951, 2305843009213693951)::bigint
+        {mark_moved("$5")}
     WHERE s.sid = $1 AND s.version = $2 AND s.dek_id = $3 AND s.deleted_at IS NULL AND s.pending = 0
       AND s.epoch = $4 AND s.lease_expires > now()
     RETURNING s.sid, s.version
@@ -47,12 +48,12 @@ SELECT version FROM upd
 # All of it or nothing, so that a session is either handed over or stays here, wherever the process dies: its mirror is off,
 # its lease is closed for long, its source is no longer remembered, and the run that did it says so. As a commit without
 # rows, it raises the version: what was committed here since is newer.
-HAND_OVER_SQL: Final = """
+HAND_OVER_SQL: Final = f"""
 WITH upd AS (
     UPDATE sessions s SET
         version = s.version + 1, mirrored = false, updated_at = now(),
         lease_expires = now() + $6::float8 * interval '1 second',
-        mark = mod(mod(s.mark + $5, 2305843009213693951) + 2305843009213693951, 2305843009213693951)::bigint
+        {mark_moved("$5")}
     WHERE s.sid = $1 AND s.version = $2 AND s.dek_id = $3 AND s.deleted_at IS NULL AND s.pending = 0
       AND s.epoch = $4 AND s.lease_expires > now()
     RETURNING s.sid, s.version

@@ -33,7 +33,6 @@ const several = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
 // Of the last check of each session; null: there was none.
 function findings(open) {
   if (open === null) return "never checked";
-  if (typeof open === "number") return open === 0 ? "none" : String(open);
   const found = [open.error && several(open.error, "error"), open.warning && several(open.warning, "warning")];
   return found.filter(Boolean).join(", ") || "none";
 }
@@ -58,11 +57,6 @@ function lease(taken) {
   return `${taken.holder}, until ${moment(until)}, ${left(until)} left`;
 }
 
-function mirrored(session) {
-  if (typeof session.mirrored === "string") return session.mirrored;
-  return session.mirrored ? "yes" : "no";
-}
-
 function show(session) {
   const row = at("sessions").tBodies[0].insertRow();
   const types = Object.values(session.keys);
@@ -70,8 +64,6 @@ function show(session) {
   cell(row, "Session", session.session, "name");
   cell(row, "Paired", session.paired ? "yes" : "no");
   cell(row, "Lease", lease(session.lease));
-  cell(row, "Mirrored", "mirrored" in session ? mirrored(session) : "", "mirrored");
-  if ("mirrored" in session) at("sessions").className = "mirrors";
   cell(row, "Version", session.version, "number");
   cell(row, "Keys", sum("count"), "number");
   cell(row, "KiB", (sum("bytes") / 1024).toFixed(1), "number");
@@ -134,10 +126,9 @@ async function start() {
   for (const each of [at("counts"), at("types"), at("sessions").tBodies[0]]) each.replaceChildren();
   at("told").textContent = "";
   at("sessions").hidden = at("more").hidden = true;
-  at("sessions").className = "";
   const health = await ask("/health/whatsapp", asked.token);
   for (const name of ["sessions", "paired", "leased"]) count("counts", name, health[name]);
-  if ("open_findings" in health) count("counts", "findings of the last checks", findings(health.open_findings));
+  count("counts", "findings of the last checks", findings(health.open_findings));
   for (const [type, keys] of Object.entries(health.keys)) count("types", type, keys);
   await page();
 }

@@ -161,9 +161,8 @@ class MysqlSource(Source):
             found = {_text(name): _text(value).upper() for name, value in await run(connection, READ_ONLY_SQL)}
         on = {name for name, value in found.items() if value in {"ON", "1"}}
         grouped = bool(found.get("group_replication_group_name")) and "super_read_only" in on
-        if (
-            follows or grouped or "innodb_read_only" in on
-        ):  # a replica, a group's secondary, a reader of a cloud's cluster
+        # A replica, a group's secondary, a reader of a cloud's cluster.
+        if follows or grouped or "innodb_read_only" in on:
             return True
         return follows if follows is not None else ("read_only" in on or None)
 

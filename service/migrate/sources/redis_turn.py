@@ -5,7 +5,7 @@ done. So a write first watches a key that every write touches, and sends its tra
 watches: one that arrives after another finds the key touched. Nothing of that stays at the source, neither a key nor a field.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -85,7 +85,7 @@ async def _watching(client: "driver.Redis", key: str) -> AsyncIterator[Turn]:
         await pool.release(connection)
 
 
-async def in_turn(client: "driver.Redis", what: Touched, commands: Callable[[], Any]) -> None:
+async def in_turn(client: "driver.Redis", what: Touched, commands: Callable[[], Awaitable[Iterable[Command]]]) -> None:
     """Executes what ``commands`` (awaited while the key is watched) says, in one transaction. Raises the driver's errors."""
     for _ in range(_TRIES):
         async with _watching(client, what.key) as turn:

@@ -23,8 +23,7 @@ async def to_the_end(work: Callable[P, T], *args: P.args, **more: P.kwargs) -> T
         while not done.done():
             with suppress(asyncio.CancelledError):
                 await asyncio.wait([done])
-        if (
-            not done.cancelled() and done.exception() is None
-        ):  # of a failure it is told that it was cancelled, and no more
+        # Of a failure it is told that it was cancelled, and no more.
+        if not done.cancelled() and done.exception() is None:
             raise DoneLate from None
         raise
