@@ -21,10 +21,14 @@ PRE_KEY: Final = "pre-key"
 
 _NAMESPACE = UUID("8b1f5c0e-6a35-5d0a-9a44-0f6a3c1d2e77")
 
+_NUL: Final = "holds no NUL character"
+_UNICODE: Final = "is not Unicode text"  # a lone surrogate escape is legal JSON and no legal UTF-8
+
 _SESSION_NAME = re.compile(rf"[A-Za-z0-9._:@+-]{{1,{SESSION_NAME_MAX}}}")
 _TENANT = re.compile(rf"[A-Za-z0-9._-]{{1,{TENANT_MAX}}}")
 
 
+@lru_cache(maxsize=65_536)  # what is refused is not kept
 def check_session_name(name: str) -> str:
     """The name itself, 1-128 characters of ``[A-Za-z0-9._:@+-]``, or BadName.
 
@@ -48,18 +52,28 @@ def session_uuid(tenant: str, name: str) -> UUID:
     return uuid5(_NAMESPACE, f"{tenant}/{name}")
 
 
-@lru_cache(maxsize=1024)  # what is refused is not kept
+@lru_cache(maxsize=1024)
 def check_type(ktype: str) -> str:
     """The key type itself, 1-64 characters without NUL, or BadName. Unknown types are as good as known ones."""
     if not 1 <= len(ktype) <= TYPE_MAX:
         raise BadName(f"a key type has 1 to {TYPE_MAX} characters, this one has {len(ktype)}")
-    _utf8(ktype, "a key type")
+    if "\0" in ktype:
+        raise BadName(f"a key type {_NUL}")
+    try:
+        ktype.encode()
+    except UnicodeEncodeError:
+        raise BadName(f"a key type {_UNICODE}") from None
     return ktype
 
 
 def check_id(key_id: str) -> bytes:
     """The id as UTF-8, 1-512 bytes without NUL, or BadName."""
-    raw = _utf8(key_id, "a key id")
+    try:
+        raw = key_id.encode()
+    except UnicodeEncodeError:
+        raise BadName(f"a key id {_UNICODE}") from None
+    if b"\0" in raw:
+        raise BadName(f"a key id {_NUL}")
     if not 1 <= len(raw) <= ID_MAX_BYTES:
         raise BadName(f"a key id has 1 to {ID_MAX_BYTES} bytes of UTF-8, this one has {len(raw)}")
     return raw
@@ -76,13 +90,3 @@ def check_ids(ids: Iterable[str]) -> list[bytes]:
     if raw and (min(lengths) < 1 or max(lengths) > ID_MAX_BYTES or b"\0" in b"".join(raw)):
         return [check_id(name) for name in names]
     return raw
-
-
-def _utf8(text: str, what: str) -> bytes:
-    if "\0" in text:
-        raise BadName(f"{what} holds no NUL character")
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        # A lone surrogate escape is legal JSON and no legal UTF-8.
-        raise BadName(f"{what} is not Unicode text") from None

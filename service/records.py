@@ -15,6 +15,7 @@ RECENT_KEPT: Final = 16
 """How many of a session's last commits are remembered by their Idempotency-Key. They do not expire."""
 
 _RECENT: Final = struct.Struct(">16s8sq")
+_RECENT_BEFORE: Final = _RECENT.size * (RECENT_KEPT - 1)
 _BOUND: Final = struct.Struct(">qI?16sqqqq")
 _TOP: Final = struct.Struct(">q")
 _NONE: Final = -1
@@ -81,9 +82,8 @@ class Identity(Value, frozen=True, gc=False):
 
 
 class Recent(Value, frozen=True, gc=False):
-    """A remembered commit."""
+    """A remembered commit, but for its key, by which it was found."""
 
-    key: UUID
     fingerprint: bytes
     version: int
 
@@ -142,21 +142,22 @@ class Head(Value, frozen=True, gc=False):
             change.pre_key_top,
         )
 
-    def remembered(self, key: UUID) -> Recent | None:
-        """The remembered commit of this Idempotency-Key."""
-        raw = key.bytes
-        if raw not in self.recent:  # as it mostly is not
+    def remembered(self, key: bytes) -> Recent | None:
+        """The remembered commit of this Idempotency-Key (16 bytes)."""
+        if key not in self.recent:  # as it mostly is not
             return None
         for at in range(0, len(self.recent), _RECENT.size):
-            if self.recent.startswith(raw, at):
+            if self.recent.startswith(key, at):
                 _, fingerprint, version = _RECENT.unpack_from(self.recent, at)
-                return Recent(key, fingerprint, version)
+                return Recent(fingerprint, version)
         return None
 
 
 def bind(version: int, dek_id: int, recent: bytes, identity: Identity, pre_key_top: int | None) -> bytes:
     """The text under the mask of a mark. Without a known top it is that of releases which had none."""
-    counters = [_NONE if n is None else n for n in identity.counters]
+    counters: tuple[int | None, ...] = identity.counters
+    if None in counters:
+        counters = tuple(_NONE if n is None else n for n in counters)
     top = b"" if pre_key_top is None else _TOP.pack(pre_key_top)
     return _BOUND.pack(version, dek_id, identity.paired, identity.tag or b"", *counters) + recent + top
 
@@ -166,10 +167,9 @@ def weigh_commit(sealed: int, keys: int) -> int:
     return sealed + _KEY_WEIGHT * keys
 
 
-def remember(recent: bytes, entry: Recent) -> bytes:
+def remember(recent: bytes, key: bytes, fingerprint: bytes, version: int) -> bytes:
     """The remembered commits with one more, the oldest dropped."""
-    kept = recent[-_RECENT.size * (RECENT_KEPT - 1) :]
-    return kept + _RECENT.pack(entry.key.bytes, entry.fingerprint, entry.version)
+    return recent[-_RECENT_BEFORE:] + _RECENT.pack(key, fingerprint, version)
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,8 @@ _SEALED_AT: Final = _HEADER_BYTES + _NONCE_BYTES
 _WORDS: Final = struct.Struct(">2Q")
 _GCM_TAG_BYTES: Final = 16
 _FINGERPRINT_BYTES: Final = 8
-_JOURNAL: Final = b"journal\0"  # with a version: a block as long as those of rows, which are keyed hashes
+_JOURNAL: Final = b"journal\0"
+_PLACE: Final = struct.Struct(">8sQ")  # with a version: a block as long as those of rows, which are keyed hashes
 _TYPES_REMEMBERED: Final = 64  # a bound, so that made-up types cannot grow a vault
 _CHECK_TEXT: Final = b"authstore master key"
 
@@ -160,6 +161,7 @@ class SessionVault:
     __slots__ = (
         "_aad",
         "_asked",
+        "_beside",
         "_digest_key",
         "_digester",
         "_find_key",
@@ -182,6 +184,7 @@ class SessionVault:
         # all rows of a batch. Nothing is encrypted with it, and without chaining one context serves every call.
         self._weigh = Cipher(algorithms.AES(weight), modes.ECB()).encryptor()  # noqa: S305
         self._aad = b"authstore row 1\0" + tenant.encode() + b"\0" + sid + dek_id.to_bytes(4, "big")
+        self._beside = b"authstore entry 1\0" + self._aad
         self._header = _HEADER.pack(_FORMAT, dek_id)
         # Copied for each row: a keyed hash begins with a block of the key, which need not be absorbed anew.
         self._digester = hashlib.blake2b(key=self._digest_key, digest_size=16)
@@ -224,7 +227,7 @@ class SessionVault:
 
     def seal_all(self, rows: Sequence[tuple[str, bytes, bytes | None]]) -> list[SealedRow]:
         """Seals ``(type, id, value text or None to delete)`` rows."""
-        khs = [self.find(ktype, key_id) for ktype, key_id, _ in rows]
+        khs = self._find_all(rows)
         nonces = os.urandom(_NONCE_BYTES * len(rows))
         encrypt, aad, header = self._seal.encrypt, self._aad, self._header
         sealed = []
@@ -241,6 +244,19 @@ class SessionVault:
             box = header + nonce + encrypt(nonce, plain, aad + kh + digest + of_type.name)
             sealed.append(SealedRow(kh, ktype, box, _DIGEST.unpack(digest), weights))
         return sealed
+
+    def _find_all(self, rows: Sequence[tuple[str, bytes, bytes | None]]) -> list[bytes]:
+        """`find` of many: rows of a type mostly stand together."""
+        khs = []
+        known: str | None = None
+        for ktype, key_id, _ in rows:
+            if ktype != known:
+                known, of_type = ktype, self._type(ktype)
+                tag, copy = of_type.tag, of_type.finder.copy
+            hashed = copy()
+            hashed.update(key_id)
+            khs.append(tag + hashed.digest())
+        return khs
 
     def open_all(self, rows: Sequence[StoredRow]) -> list[Opened]:
         """Each row opened, in order, or Corrupt."""
@@ -270,23 +286,26 @@ class SessionVault:
         return opened.key_id, opened.value
 
     def seal_entry(self, purpose: str, text: bytes) -> bytes:
-        """Seals what is kept beside the rows (a mirror's entry, a session's origin); opens only for the same purpose."""
+        """Seals what is kept beside the rows (an entry, a session's origin); opens only for the same purpose."""
         nonce = os.urandom(_NONCE_BYTES)
-        return self._header + nonce + self._seal.encrypt(nonce, text, self._purpose(purpose))
+        return self._header + nonce + self._seal.encrypt(nonce, text, self._beside + purpose.encode())
 
     def open_entry(self, purpose: str, sealed: bytes) -> bytes:
         """What `seal_entry` sealed, or Corrupt."""
         try:
             if sealed[: _HEADER.size] != self._header:
                 raise Corrupt(purpose, None)
-            return self._seal.decrypt(sealed[_HEADER.size : _SEALED_AT], sealed[_SEALED_AT:], self._purpose(purpose))
+            nonce, box = sealed[_HEADER.size : _SEALED_AT], sealed[_SEALED_AT:]
+            return self._seal.decrypt(nonce, box, self._beside + purpose.encode())
         except (InvalidTag, ValueError):
             raise Corrupt(purpose, None) from None
 
     def weigh_entry(self, version: int, sealed: bytes) -> int:
         """The share of the mark that a journal's entry has while it waits, not yet reduced: its tag, weighed by its version."""
-        first, second = _WORDS.unpack(self._weigh.update(_JOURNAL + version.to_bytes(8, "big")))
-        return weigh((first >> 3, second >> 3), _DIGEST.unpack(sealed[-_GCM_TAG_BYTES:]))
+        first, second = _WORDS.unpack(self._weigh.update(_PLACE.pack(_JOURNAL, version)))
+        high, low = _DIGEST.unpack_from(sealed, len(sealed) - _GCM_TAG_BYTES)
+        share: int = (first >> 3) * high + (second >> 3) * low
+        return share
 
     def mask(self, head: bytes) -> int:
         """The one-time number that hides the sum of rows; ``head`` is what the mark binds beside the rows."""
@@ -306,9 +325,6 @@ class SessionVault:
     def fingerprint_of_rows(self, meaning: bytes) -> bytes:
         """The same as releases before made it, of digests: a keyed hash."""
         return hashlib.blake2b(meaning, key=self._digest_key, digest_size=8, person=b"request").digest()
-
-    def _purpose(self, purpose: str) -> bytes:
-        return b"authstore entry 1\0" + self._aad + purpose.encode()
 
     def _type(self, ktype: str) -> _TypeKeys:
         known = self._types.get(ktype)

@@ -12,12 +12,8 @@ class Queue:
     """A line and what became of those in it."""
 
     def __init__(self) -> None:
-        self.ends = 0
-        self.line = Line(self._end)
+        self.line = Line()
         self.entered: list[str] = []
-
-    def _end(self) -> None:
-        self.ends += 1
 
     async def stand(self, name: str, stays: asyncio.Event) -> None:
         async with self.line:
@@ -38,7 +34,7 @@ async def test_first_come_first_served():
     assert not queue.line.enter_now()
     stays.set()
     await asyncio.gather(*tasks)
-    assert (queue.entered, queue.ends) == (["a", "b", "c"], 1)
+    assert (queue.entered, queue.line.taken) == (["a", "b", "c"], False)
 
 
 async def test_nobody_gets_in_between():
@@ -73,7 +69,7 @@ async def test_one_that_is_cancelled_keeps_nobody_waiting(moment: str):
         await second
     with pytest.raises(asyncio.CancelledError):
         await first
-    assert (queue.entered, queue.ends) == (["b"], 1)
+    assert (queue.entered, queue.line.taken) == (["b"], False)
 
 
 async def test_the_last_one_in_line_is_cancelled():
@@ -84,7 +80,7 @@ async def test_the_last_one_in_line_is_cancelled():
     only.cancel()
     await ticks()
     queue.line.leave()
-    assert queue.ends == 1
+    assert not queue.line.taken
     assert queue.line.enter_now()
 
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.errors import Corrupt, WrongMasterKey
-from service.records import Identity, Recent, bind, remember
+from service.records import Identity, bind, remember
 from service.vault import PRIME, MasterKeys, SessionVault, new_data_key, weigh, wrap_context
 
 TENANT, SID, NUMBER, KEY = "tenant", bytes(range(16)), 0x01020304, bytes(range(100, 132))
@@ -209,15 +209,15 @@ def test_a_mark_that_is_moved_is_the_mark_of_the_whole(before: dict[bytes, bytes
 
 
 def test_everything_a_head_binds_moves_the_mask(vault: SessionVault):
-    entry = Recent(UUID(int=1), bytes(8), 1)
+    entry = (UUID(int=1).bytes, bytes(8), 1)
     identity = Identity(TAG, True, (1, 2, 3, 4))
-    base = (7, NUMBER, remember(b"", entry), identity, None)
+    base = (7, NUMBER, remember(b"", *entry), identity, None)
     heads = [
         base,
         (8, *base[1:]),
         (7, NUMBER + 1, *base[2:]),
         (7, NUMBER, b"", identity, None),
-        (7, NUMBER, remember(base[2], entry), identity, None),
+        (7, NUMBER, remember(base[2], *entry), identity, None),
         (*base[:3], Identity(None, True, (1, 2, 3, 4)), None),
         (*base[:3], Identity(TAG, False, (1, 2, 3, 4)), None),
         *((*base[:3], Identity(TAG, True, (*(1, 2, 3, 4)[:n], None, *(1, 2, 3, 4)[n + 1 :])), None) for n in range(4)),

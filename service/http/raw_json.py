@@ -7,7 +7,8 @@ Such escapes are therefore replaced by an unguessable marker before decoding and
 
 import re
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -40,28 +41,21 @@ class BadMedia(ServiceError):
 
 
 class Decoded(Generic[T]):
-    """A decoded body. Its Raw slices and names are read through here, so that masked escapes come back."""
+    """A decoded body. Its Raw slices and names are read through here, so that masked escapes come back.
+
+    ``text``: the bytes that were sent. ``name``: the name that was sent; where it held a lone surrogate it holds one again,
+    for the grammar to refuse.
+    """
 
     def __init__(self, value: T, marker: str | None = None) -> None:
         self.value = value
-        self._raw = None if marker is None else _mask(marker)
-        self._name = None if marker is None else re.compile("\uf8ff" + marker + "....")
-
-    def text(self, raw: msgspec.Raw) -> bytes:
-        """The bytes that were sent."""
-        return bytes(raw) if self._raw is None else bytes(raw).replace(self._raw, rb"\u")
-
-    def texts(self, raws: Iterable[msgspec.Raw]) -> list[bytes]:
-        """`text` of many."""
-        return list(map(bytes if self._raw is None else self.text, raws))
-
-    def names(self, names: Iterable[str]) -> Iterable[str]:
-        """`name` of many."""
-        return names if self._name is None else map(self.name, names)
-
-    def name(self, name: str) -> str:
-        """The name that was sent; where it held a lone surrogate it holds one again, for the grammar to refuse."""
-        return name if self._name is None else self._name.sub("\ud800", name)
+        # Nothing is masked in nearly every body, and a body has thousands of either.
+        self.text: Callable[[msgspec.Raw], bytes] = bytes
+        self.name: Callable[[str], str] = str
+        if marker is not None:
+            raw, name = _mask(marker), re.compile("\uf8ff" + marker + "....")
+            self.text = lambda text: bytes(text).replace(raw, rb"\u")
+            self.name = partial(name.sub, "\ud800")
 
 
 def decode(decoder: "msgspec.json.Decoder[T]", body: bytes) -> Decoded[T]:

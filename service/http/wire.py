@@ -248,7 +248,7 @@ def parse_commit(body: bytes, steering: "Steering") -> CommitRequest:
     decoded = decode(_COMMIT, body)
     if len(body) > ROWS_MOST * _ROW_BYTES:
         _bound([decoded.value.keys], "/keys")
-    return _commit(decoded, decoded.value, steering)
+    return _commit(decoded, decoded.value, steering.lease_epoch, steering.if_match, steering.key)
 
 
 def parse_commits(body: bytes) -> list[tuple[str, CommitRequest | BadInput]]:
@@ -370,26 +370,22 @@ def integrity(report: Report) -> IntegrityAnswer:
 
 def _batched(decoded: Decoded[CommitsBody], each: BatchedCommit) -> CommitRequest | BadInput:
     try:
-        session_name(each.session)
-        return _commit(decoded, each, Steering(each.lease_epoch, each.if_match, each.idempotency_key))
+        check_session_name(each.session)
+        return _commit(decoded, each, each.lease_epoch, each.if_match, each.idempotency_key)
+    except BadName as error:
+        return BadInput(str(error))
     except BadBody as error:
         return BadInput(error.detail, pointer=error.pointer)
     except BadInput as error:
         return error
 
 
-def _commit(decoded: Decoded[Any], parsed: CommitBody, steering: Steering) -> CommitRequest:
+def _commit(
+    decoded: Decoded[Any], parsed: CommitBody, lease_epoch: int | None, if_match: int | None, key: UUID | None
+) -> CommitRequest:
     creds = None if parsed.creds is UNSET else _object(decoded, parsed.creds)
     rows = _rows(decoded, parsed.keys)
-    return CommitRequest(
-        creds,
-        rows,
-        parsed.reset,
-        parsed.force,
-        lease_epoch=steering.lease_epoch,
-        if_match=steering.if_match,
-        key=steering.key,
-    )
+    return CommitRequest(creds, rows, parsed.reset, parsed.force, lease_epoch=lease_epoch, if_match=if_match, key=key)
 
 
 def _object(decoded: Decoded[Any], raw: Raw) -> bytes:
@@ -408,15 +404,16 @@ def _bound(keys: Iterable[Keys], pointer: str) -> None:
 
 def _rows(decoded: Decoded[Any], keys: Keys) -> list[Row]:
     rows: list[Row] = []
+    name_of, text_of = decoded.name, decoded.text
     try:
         for ktype, members in keys.items():
-            check_type(decoded.name(ktype))
+            check_type(name_of(ktype))
             if len(members) == 1:  # what a commit mostly has of a type
-                ((name, raw),) = members.items()
-                value = decoded.text(raw)
-                rows.append(_row((ktype, check_id(decoded.name(name)), None if value == _NULL else value)))
+                for name, raw in members.items():
+                    value = text_of(raw)
+                    rows.append(_row((ktype, check_id(name_of(name)), None if value == _NULL else value)))
             else:
-                rows += _rows_of(ktype, check_ids(decoded.names(members)), decoded.texts(members.values()))
+                rows += _rows_of(ktype, check_ids(map(name_of, members)), list(map(text_of, members.values())))
     except BadName as error:
         raise BadInput(str(error), pointer="/keys") from None
     return rows

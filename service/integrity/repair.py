@@ -163,7 +163,7 @@ async def _undo(store: AuthStore, caller: Caller, name: str, epoch: int) -> Undo
 
 def _is_as_written(row: Archived, value: bytes | None, head: Head, vault: SessionVault) -> bool:
     """Whether a row is what the repair left there, and nothing that came later."""
-    commit = head.remembered(row.commit)
+    commit = head.remembered(row.commit.bytes)
     if value is None or row.written is None:
         # A row that is not there does not tell who deleted it: only while the repair is the session's last commit.
         return value is None and row.written is None and commit is not None and commit.version == head.version

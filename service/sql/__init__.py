@@ -9,6 +9,7 @@
 | `whole.py` | sessions that are new or replaced whole |
 | `fragments.py` | what statements that write a session have in common |
 | `keys.py` | reading rows |
+| `sids.py` | sessions' uuids as the driver has them |
 | `sessions.py` | reading, leasing, deleting, purging sessions |
 | `access.py` | tokens and master keys |
 | `integrity.py` | a session as it lies there; verdicts, runs and archive of checks |

@@ -90,6 +90,8 @@ COMMIT_MIRRORED_SQL: Final = (
 async def commit_all(connection: Connection, changes: Sequence[Change]) -> list[Applied | NotApplied]:
     """Commits of different sessions in one statement; one outcome each, in order."""
     journaled = [place for place, change in enumerate(changes) if change.journal is not None]
+    if len(journaled) == len(changes):
+        return await append_all(connection, changes)
     if journaled:
         return await _commit_journaled(connection, changes, journaled)
     if len(changes) > 1:
@@ -110,8 +112,7 @@ async def _commit_journaled(
     appended = await append_all(connection, [changes[place] for place in journaled])
     outcomes.update(zip(journaled, appended, strict=True))
     others = [place for place in range(len(changes)) if place not in outcomes]
-    if others:
-        outcomes.update(zip(others, await commit_all(connection, [changes[n] for n in others]), strict=True))
+    outcomes.update(zip(others, await commit_all(connection, [changes[n] for n in others]), strict=True))
     return [outcomes[place] for place in range(len(changes))]
 
 

@@ -1,6 +1,7 @@
 """What several statements that write a session have in common: text, the columns they are given, what they answer."""
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any, Final
 
 import asyncpg
@@ -11,7 +12,10 @@ from service.records import Applied, Identity, NotApplied, SealedRow
 FRESH_FROM: Final = 8
 """Rows held to be new from which on they are worth a statement of their own."""
 
+Column = Sequence[Any]
+
 _CREDS: Final = ""  # the type of their row
+_values: Final = attrgetter("kh", "ktype", "sealed", "digest", "weights")  # a large commit has thousands of rows
 
 
 def lease_after(given: str) -> str:
@@ -57,24 +61,22 @@ def identity_columns(identity: Identity) -> tuple[Any, ...]:
     return identity.tag, identity.paired, *identity.counters
 
 
-def columns(rows: Sequence[SealedRow]) -> list[list[Any]]:
-    return [
-        [row.kh for row in rows],
-        [row.ktype for row in rows],
-        [row.sealed for row in rows],
-        [row.digest[0] for row in rows],
-        [row.digest[1] for row in rows],
-    ]
+def columns(rows: Sequence[SealedRow]) -> list[Column]:
+    """``kh, ktype, sealed, d_hi, d_lo``."""
+    return columns_to_look(rows)[:5]
 
 
-def columns_to_insert(rows: Sequence[SealedRow]) -> list[list[Any]]:
+def columns_to_insert(rows: Sequence[SealedRow]) -> list[Column]:
     kh, ktype, sealed, high, low = columns(rows)
     return [kh, ktype, high, low, sealed]
 
 
-def columns_to_look(rows: Sequence[SealedRow]) -> list[list[Any]]:
-    """Of rows whose former ones are looked for: with their weights."""
-    return [*columns(rows), [row.weights[0] for row in rows], [row.weights[1] for row in rows]]
+def columns_to_look(rows: Sequence[SealedRow]) -> list[Column]:
+    """Of rows whose former ones are looked for: with their weights, ``w1, w2``."""
+    if not rows:
+        return [()] * 7
+    kh, ktype, sealed, digests, weights = zip(*map(_values, rows), strict=True)
+    return [kh, ktype, sealed, *zip(*digests, strict=True), *zip(*weights, strict=True)]
 
 
 def parted(rows: Sequence[SealedRow], *, keyless: bool) -> tuple[list[SealedRow], list[SealedRow]]:

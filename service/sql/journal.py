@@ -11,6 +11,7 @@ lease and head as they are, so it takes nobody's turn.
 
 from collections.abc import Sequence
 from contextlib import suppress
+from operator import attrgetter
 from typing import Any, Final
 from uuid import UUID
 
@@ -67,6 +68,11 @@ _IDENTITY: Final = (
     ("account_sync", "bigint"),
     ("signed_pre_key", "bigint"),
     ("pre_key_top", "bigint"),
+)
+
+
+_steering: Final = attrgetter(
+    "journal", "sid", "expected", "dek_id", "lease_epoch", "mark_delta", "journal_weight", "recent"
 )
 
 
@@ -173,11 +179,11 @@ async def append_all(connection: Connection, changes: Sequence[Change]) -> list[
         places = [0]
     else:
         # Sessions are locked in the order they stand here, as by every other statement.
-        places = sorted(range(len(changes)), key=lambda place: changes[place].sid.int)
+        places = sorted(range(len(changes)), key=[change.sid.bytes for change in changes].__getitem__)
         answers = await _append_many(connection, [changes[place] for place in places])
     outcomes: list[Applied | NotApplied] = [NotApplied(clash=False)] * len(changes)
-    for answer in answers:
-        outcomes[places[answer["n"] - 1]] = Applied(answer["version"], answer["epoch"], answer["rows"])
+    for n, version, epoch, rows in answers:
+        outcomes[places[n - 1]] = Applied(version, epoch, rows)
     return outcomes
 
 
@@ -198,16 +204,7 @@ async def _append_one(connection: Connection, change: Change) -> list[asyncpg.Re
 
 
 async def _append_many(connection: Connection, changes: Sequence[Change]) -> list[asyncpg.Record]:
-    steering: list[Sequence[Any]] = [
-        [change.journal for change in changes],
-        [change.sid for change in changes],
-        [change.expected for change in changes],
-        [change.dek_id for change in changes],
-        [change.lease_epoch for change in changes],
-        [change.mark_delta for change in changes],
-        [change.journal_weight for change in changes],
-        [change.recent for change in changes],
-    ]
+    steering = zip(*map(_steering, changes), strict=True)
     if all(change.same_identity for change in changes):
         return await connection.fetch(APPEND_KEYS_SQL, *steering)
     return await connection.fetch(
@@ -265,7 +262,7 @@ async def _settle(
         work.count,
         work.weight,
         work.mark_delta,
-        sum(row.sealed is not None for row in work.rows),
+        len(work.rows) - [row.sealed for row in work.rows].count(None),
         *columns_to_look(rows),
         *fresh,
     )

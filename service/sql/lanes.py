@@ -9,10 +9,10 @@ commit again is safe, because a commit applies only to the version it was made f
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 import asyncpg
+from msgspec import Struct
 
 from service.errors import ServiceError, Unavailable
 from service.sql.pool import Database, OwnConnection, fault, is_away, is_worth_repeating
@@ -26,8 +26,7 @@ _RECONNECT_S: Final = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _REPEATS: Final = 5
 
 
-@dataclass(slots=True)
-class _Waiting(Generic[JobT, ResultT]):
+class _Waiting(Struct, Generic[JobT, ResultT]):
     job: JobT
     weight: int
     deadline: float
@@ -94,7 +93,8 @@ class Lanes(Generic[JobT, ResultT]):
         loop = asyncio.get_running_loop()
         waiting: _Waiting[JobT, ResultT] = _Waiting(job, weight, loop.time() + self._patience, loop.create_future())
         self._queue.append(waiting)
-        self._wake()
+        if self._idle:
+            self._wake()
         return waiting.answer
 
     def _wake(self) -> None:

@@ -277,7 +277,7 @@ def session_row(record: asyncpg.Record | dict[str, Any]) -> SessionRow:
         record["signed_pre_key"],
     )
     head = Head(
-        sid=UUID(bytes=record["sid"].bytes),
+        sid=record["sid"],
         version=record["version"],
         epoch=record["epoch"],
         master_key_id=record["master_key_id"],

@@ -7,7 +7,6 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Final
 
-from protocol.types import session_uuid
 from service.errors import ServiceError, Unavailable, WrongSchema
 from service.observe import Metrics
 from service.records import Applied, Change, Granted, LeaseAsk, NotApplied
@@ -17,6 +16,7 @@ from service.sql.health import Backend
 from service.sql.keys import Got, Wanted, get_all
 from service.sql.lanes import Lanes
 from service.sql.pool import Database
+from service.sql.sids import sid_of
 from service.store import keyring
 from service.store.batches import Outcome, commit_together
 from service.store.caller import Caller
@@ -180,7 +180,7 @@ class AuthStore:
     async def settle(self, caller: Caller, name: str) -> None:
         """Makes rows of all that waits in the session's journal: for who looks at rows. Changes nothing that is read."""
         tenant = caller.need("write")
-        await self.settler.settle_now(tenant, session_uuid(tenant, name), fresh=True)
+        await self.settler.settle_now(tenant, sid_of(tenant, name), fresh=True)
 
     async def show(self, caller: Caller, name: str) -> Summary:
         """One session's summary."""

@@ -6,7 +6,7 @@ A commit is let through by what is known of the session (`check`) and becomes a 
 from collections.abc import Sequence
 from time import monotonic
 from typing import Final
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from msgspec.structs import replace
 
@@ -18,13 +18,11 @@ from service.records import (
     Head,
     Identity,
     NotApplied,
-    Recent,
     SealedRow,
     Vacant,
     Value,
     bind,
     remember,
-    weigh_commit,
 )
 from service.store.entries import in_journal, in_mirror
 from service.store.guards import NO_PRE_KEYS, PreKeys, fenced, judge, pre_keys_after
@@ -49,12 +47,12 @@ def first_change(
     vault: SessionVault,
     rows: list[SealedRow],
     identity: Identity,
-    entry: Recent | None,
+    work: Work | None,
     pre_key_top: int | None = NO_PRE_KEYS,
 ) -> Change:
-    """The change that makes a session: with an entry (a commit) at version 1 after ``vacant``, without at its own."""
-    version = vacant.version + (entry is not None)
-    recent = b"" if entry is None else remember(b"", replace(entry, version=version))
+    """The change that makes a session: by a commit at version 1 after ``vacant``, without one at its own."""
+    version = vacant.version + (work is not None)
+    recent = b"" if work is None else remember(b"", work.key, work.fingerprint(vault), version)
     kept = [row for row in rows if row.sealed is not None]
     mask = vault.mask(bind(version, vault.dek_id, recent, identity, pre_key_top))
     mark = (_weight(kept) + mask) % PRIME
@@ -79,49 +77,39 @@ def first_head(change: Change, epoch: int, wrapped: tuple[str, bytes]) -> Head:
     )
 
 
-def pre_keys_of(head: Head | None, request: CommitRequest) -> PreKeys:
+def pre_keys_of(head: Head | None, work: Work) -> PreKeys:
     """What the commit does to the pre-keys of a session; ``head`` None: of one that is made by it."""
-    return pre_keys_after(NO_PRE_KEYS if head is None or request.wipes else head.pre_key_top, request.rows)
+    return pre_keys_after(NO_PRE_KEYS if head is None or work.wipes else head.pre_key_top, work.request.rows)
 
 
-def _may_journal(head: Head, work: Work, pre_keys: PreKeys) -> bool:
-    request = work.request
-    if request.wipes or head.mirrored or _weigh(work, len(work.entry)) > _JOURNAL_MOST:
+def may_journal(head: Head, work: Work, pre_keys: PreKeys) -> bool:
+    """Whether it can wait in the journal: it replaces nothing, and no stored row has to be looked at first."""
+    if work.wipes or head.mirrored or work.weight > _JOURNAL_MOST:
         return False
-    return request.force or pre_keys.new
-
-
-def _journals(stand: Stand, work: Work, pre_keys: PreKeys) -> bool:
-    """What is large goes into the journal, and what comes in a burst, and what follows while that waits."""
-    wanted = stand.head.pending or len(work.request.rows) >= _JOURNAL_FROM or stand.pace.hurried(monotonic())
-    return bool(wanted) and _may_journal(stand.head, work, pre_keys)
-
-
-def _weigh(work: Work, size: int) -> int:
-    return weigh_commit(size, len(work.request.rows) + (work.request.creds is not None))
-
-
-def with_key(request: CommitRequest) -> CommitRequest:
-    """With a key, ours where it came without, to find out what became of a lost answer."""
-    return request if request.key is not None else replace(request, key=uuid4())
+    return work.request.force or pre_keys.new
 
 
 def change_at_once(stand: Stand, work: Work) -> Change | None:
     """The change, when all that is remembered lets it through. Raises when it does not."""
-    identity, pre_keys = work.identity(stand.vault), pre_keys_of(stand.head, work.request)
-    if needs_rows(stand.head, work, identity, pre_keys) or check(stand, work, identity) is not None:
+    head, identity = stand.head, work.identity(stand.vault)
+    pre_keys = pre_keys_of(head, work)
+    may = may_journal(head, work, pre_keys)
+    if needs_rows(head, work, identity, may=may) or check(stand, work, identity) is not None:
         return None
-    return change_of(stand, work, identity or stand.head.identity, pre_keys)
+    return change_of(stand, work, identity or head.identity, pre_keys.top, may=may)
 
 
-def needs_rows(head: Head, work: Work, identity: Identity | None, pre_keys: PreKeys) -> bool:
-    """Whether what waits in the journal has to become rows first: to be judged by, to be written over, or to stay small."""
-    request = work.request
+def needs_rows(head: Head, work: Work, identity: Identity | None, *, may: bool) -> bool:
+    """Whether what waits in the journal has to become rows first: to be judged by, to be written over, or to stay small.
+
+    ``may``: see `may_journal`.
+    """
     if not head.pending or head.deleted:
         return False
+    request = work.request
     if identity is not None and not (request.force or request.reset) and identity.tag != head.identity.tag:
         return True  # whether keys are stored, their rows say
-    return not request.wipes and (is_full(head) or not _may_journal(head, work, pre_keys))
+    return not work.wipes and (not may or is_full(head))
 
 
 def check(stand: Stand, work: Work, identity: Identity | None) -> Committed | None:
@@ -129,7 +117,7 @@ def check(stand: Stand, work: Work, identity: Identity | None) -> Committed | No
     head, request = stand.head, work.request
     if head.deleted:
         raise Deleted
-    known = head.remembered(request.key) if request.key is not None else None
+    known = head.remembered(work.key)
     if known is not None:
         if not work.is_known_by(known.fingerprint, stand.vault):
             raise KeyReused
@@ -137,7 +125,8 @@ def check(stand: Stand, work: Work, identity: Identity | None) -> Committed | No
         return Committed(known.version, head.epoch if request.lease_epoch is None else request.lease_epoch)
     if request.if_match is None and work.doubted is not None and head.version - work.doubted > RECENT_KEPT:
         raise OutcomeUnknown  # its key may have been pushed out: applied again it would stand above all that came since
-    _check_lease(stand, request)
+    if request.lease_epoch != head.epoch:
+        _check_lease(stand, request)
     if request.only_new or (request.if_match is not None and request.if_match != head.version):
         raise VersionMismatch
     if identity is not None and not (request.force or request.reset):
@@ -146,29 +135,32 @@ def check(stand: Stand, work: Work, identity: Identity | None) -> Committed | No
 
 
 def _check_lease(stand: Stand, request: CommitRequest) -> None:
+    """Of a request that does not name the session's epoch."""
     if request.lease_epoch is not None:
-        if request.lease_epoch != stand.head.epoch:
-            raise fenced(request.lease_epoch, stand.row)
-    elif stand.row is not None and stand.row.lease is not None and stand.row.lease.live:
+        raise fenced(request.lease_epoch, stand.row)
+    if stand.row is not None and stand.row.lease is not None and stand.row.lease.live:
         raise fenced(None, stand.row)
 
 
-def change_of(stand: Stand, work: Work, identity: Identity, pre_keys: PreKeys) -> Change:
-    head, request = stand.head, work.request
+def change_of(stand: Stand, work: Work, identity: Identity, top: int | None, *, may: bool) -> Change:
+    """The commit as it is stored: ``top`` is the session's highest pre-key id after it; ``may``: see `may_journal`."""
+    head, request, vault = stand.head, work.request, stand.vault
     version = head.version + 1
-    recent = remember(head.recent, entry_of(work, stand.vault, version))
-    mask = stand.vault.mask(bind(version, head.dek_id, recent, identity, pre_keys.top))
+    recent = remember(head.recent, work.key, work.fingerprint(vault), version)
+    mask = vault.mask(bind(version, head.dek_id, recent, identity, top))
+    journal: bytes | None = None
+    rows: list[SealedRow] = []
     weight = share = 0
-    if _journals(stand, work, pre_keys):
-        journal = stand.vault.seal_entry(in_journal(version), work.entry)
-        weight = _weigh(work, len(journal))
-        share = stand.vault.weigh_entry(version, journal)
-        mark, rows = share + mask - stand.masked(), []
+    if may and _hurries(stand, request):
+        journal = vault.seal_entry(in_journal(version), work.entry)
+        weight = work.weight + len(journal) - len(work.entry)
+        share = vault.weigh_entry(version, journal)
+        mark = share + mask - stand.masked()
     else:
-        journal, rows = None, work.rows(stand.vault)
-        if request.wipes:
+        rows = work.rows(vault)
+        if work.wipes:
             rows = [row for row in rows if row.sealed is not None]
-        mark = _weight(rows) + mask - (0 if request.wipes else stand.masked())
+        mark = _weight(rows) + mask - (0 if work.wipes else stand.masked())
     return Change(
         head.sid,
         head.version,
@@ -180,20 +172,20 @@ def change_of(stand: Stand, work: Work, identity: Identity, pre_keys: PreKeys) -
         recent,
         identity,
         mask,
-        request.wipes,
-        stand.vault.seal_entry(in_mirror(version), work.entry) if head.mirrored else None,
+        work.wipes,
+        vault.seal_entry(in_mirror(version), work.entry) if head.mirrored else None,
         head.rows <= 1,  # creds
         journal,
         weight,
         share,
-        pre_keys.top,
-        identity == head.identity and pre_keys.top == head.pre_key_top,
+        top,
+        identity == head.identity and top == head.pre_key_top,
     )
 
 
-def entry_of(work: Work, vault: SessionVault, version: int = 0) -> Recent:
-    assert work.request.key is not None  # noqa: S101 - commit() gave one
-    return Recent(work.request.key, work.fingerprint(vault), version)
+def _hurries(stand: Stand, request: CommitRequest) -> bool:
+    """What is large goes into the journal, and what comes in a burst, and what follows while that waits."""
+    return bool(stand.head.pending or len(request.rows) >= _JOURNAL_FROM or stand.pace.hurried(monotonic()))
 
 
 def _weight(rows: Sequence[SealedRow]) -> int:

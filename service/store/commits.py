@@ -24,7 +24,7 @@ from typing import Final
 from uuid import UUID
 
 from protocol.pre_key import same_pair
-from protocol.types import PRE_KEY, session_uuid
+from protocol.types import PRE_KEY
 from service.errors import (
     Deleted,
     KeyReused,
@@ -46,18 +46,18 @@ from service.sql import sessions, whole
 from service.sql.keys import Got, Wanted
 from service.sql.lanes import Lanes
 from service.sql.pool import Database
+from service.sql.sids import sid_of
 from service.store.changes import (
     Committed,
     change_at_once,
     change_of,
     check,
-    entry_of,
     first_change,
     first_head,
+    may_journal,
     needs_rows,
     pre_keys_of,
     weight_in_lane,
-    with_key,
 )
 from service.store.guards import fenced
 from service.store.heads import Heads, Line, Stand
@@ -104,13 +104,13 @@ class Commits:
 
         ``unless``: sessions that are to be left alone when the turn comes, since a commit before this one is in doubt.
         """
-        sid = session_uuid(tenant, name)
-        work = None if request.reads_long else Work(with_key(request))
+        sid = sid_of(tenant, name)
+        work = None if request.reads_long else Work(request)
         async with self._heads.line(sid):
             if name in unless:
                 raise Unavailable("whether a commit before it was stored is not known; send both again")
             if work is None:  # not before its turn: those behind it could overtake it
-                work = await asyncio.to_thread(Work, with_key(request))
+                work = await asyncio.to_thread(Work, request)
             return await self._until_done(tenant, name, sid, work)
 
     async def _until_done(self, tenant: str, name: str, sid: UUID, work: Work) -> Committed:
@@ -162,8 +162,9 @@ class Commits:
     ) -> Committed | None:
         """One try; None means: look again. ``applied`` hears of what was stored."""
         request, identity = work.request, work.identity(stand.vault)
-        pre_keys = pre_keys_of(stand.head, request)
-        if needs_rows(stand.head, work, identity, pre_keys):
+        pre_keys = pre_keys_of(stand.head, work)
+        may = may_journal(stand.head, work, pre_keys)
+        if needs_rows(stand.head, work, identity, may=may):
             settled = await settle(stand)
             if settled is None:
                 return None
@@ -176,7 +177,7 @@ class Commits:
             return None
         if replayed is not None:
             return replayed if stand.row is not None else None
-        change = change_of(stand, work, identity or stand.head.identity, pre_keys)
+        change = change_of(stand, work, identity or stand.head.identity, pre_keys.top, may=may)
         try:
             outcome = await submit(change, weight_in_lane(change))
         except BaseException:
@@ -197,14 +198,14 @@ class Commits:
         None when there is something to wait for, to look up or to refuse: `commit` does that. Until its end the session's
         turn is this commit's.
         """
-        stand = self._heads.remembered(session_uuid(tenant, name))
+        stand = self._heads.remembered(sid_of(tenant, name))
         if stand is None or request.reads_long:
             return None
         line = self._heads.line(stand.head.sid)
         if not line.enter_now():
             return None
         try:
-            work = Work(with_key(request))
+            work = Work(request)
             change = change_at_once(stand, work)
             if change is not None:
                 answer = self._lanes.enqueue(change, weight_in_lane(change))
@@ -238,12 +239,12 @@ class Commits:
         begun.line.leave()
 
     def _remember(self, tenant: str, request: CommitRequest, stand: Stand, change: Change, done: Applied) -> None:
-        head = stand.head.after(change, done)
-        self._heads.remember(head, stand.vault, change.mask, stand.pace.after(monotonic()))
+        now, head = monotonic(), stand.head.after(change, done)
+        self._heads.remember(head, stand.vault, change.mask, stand.pace.after(now))
         if change.journal is not None:
             share, weight = change.journal_share, change.journal_weight
             self._heads.journals.added(stand.head, request.creds, request.rows, share, weight)
-            self._settler.note(tenant, head)
+            self._settler.note(tenant, head, now)
 
     async def _create(self, tenant: str, name: str, sid: UUID, vacant: Vacant, work: Work) -> Committed | None:
         request = work.request
@@ -253,8 +254,8 @@ class Commits:
             raise VersionMismatch
         dek_id, data_key = new_data_key()
         vault = SessionVault(tenant, sid.bytes, dek_id, data_key)
-        identity, top = work.identity(vault) or Identity(), pre_keys_of(None, request).top
-        change = first_change(sid, vacant, vault, work.rows(vault), identity, entry_of(work, vault), top)
+        identity, top = work.identity(vault) or Identity(), pre_keys_of(None, work).top
+        change = first_change(sid, vacant, vault, work.rows(vault), identity, work, top)
         wrapped = self._heads.masters.wrap(data_key, wrap_context(tenant, sid.bytes, dek_id))
         async with self._database.connection() as connection:
             made = await whole.create(connection, change, tenant=tenant, name=name, epoch=vacant.epoch, wrapped=wrapped)

@@ -7,8 +7,6 @@ is always safe. One commit of a session is in flight at a time; the others queue
 import asyncio
 import math
 from collections import OrderedDict, deque
-from collections.abc import Callable
-from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -20,6 +18,7 @@ from service.store.journal import Journals
 from service.vault import MasterKeys, SessionVault, wrap_context
 
 _REMEMBERED: Final = 20_000
+_LINES: Final = 40_000
 _AT_ONCE_S: Final = 0.1
 _BURST: Final = 8
 """Commits in a row, each within that time of the one before: from the next on they are worth the journal."""
@@ -61,20 +60,19 @@ class Stand(Value, frozen=True, gc=False):
 
 
 class Line:
-    """Whose turn it is to commit to a session: a context that is entered first come, first served."""
+    """Whose turn it is to commit to a session: a context that is entered first come, first served. ``taken``: somebody's."""
 
-    __slots__ = ("_end", "_taken", "_waiting")
+    __slots__ = ("_waiting", "taken")
 
-    def __init__(self, end: Callable[[], object]) -> None:
-        self._taken = False
+    def __init__(self) -> None:
+        self.taken = False
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._end = end
 
     def enter_now(self) -> bool:
         """Takes the turn if it is nobody's; who does leaves with `leave`."""
-        if self._taken:
+        if self.taken:
             return False
-        self._taken = True
+        self.taken = True
         return True
 
     def leave(self) -> None:
@@ -84,8 +82,7 @@ class Line:
             if not turn.done():  # or its task was cancelled
                 turn.set_result(None)
                 return
-        self._taken = False
-        self._end()
+        self.taken = False
 
     async def __aenter__(self) -> None:
         if self.enter_now():
@@ -112,6 +109,7 @@ class Heads:
         self.journals = Journals()
         self._stands: OrderedDict[UUID, Stand] = OrderedDict()
         self._lines: dict[UUID, Line] = {}
+        self._lines_most = _LINES
 
     def remembered(self, sid: UUID) -> Stand | None:
         stand = self._stands.get(sid)
@@ -161,8 +159,15 @@ class Heads:
         """One commit of a session at a time, first come, first served."""
         line = self._lines.get(sid)
         if line is None:
-            line = self._lines[sid] = Line(partial(self._lines.pop, sid))
+            if len(self._lines) >= self._lines_most:
+                self._drop_lines()
+            line = self._lines[sid] = Line()
         return line
+
+    def _drop_lines(self) -> None:
+        """Of sessions that nobody commits to. Whoever asks for a line enters it at once, so nobody holds one of these."""
+        self._lines = {sid: line for sid, line in self._lines.items() if line.taken}
+        self._lines_most = _LINES + 2 * len(self._lines)  # or with so many taken it would be done for each one more
 
     def _vault(self, tenant: str, head: Head) -> SessionVault:
         known = self._stands.get(head.sid)

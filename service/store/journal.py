@@ -148,20 +148,29 @@ class Journals:
 
     def keep(self, sid: UUID, pending: Pending) -> None:
         self.forget(sid)
-        if not pending.count or pending.weight > _LARGEST:
-            return
-        self._kept[sid] = pending
-        self._size += pending.weight
+        if pending.count:
+            self._kept[sid] = pending
+            self._size += pending.weight
+            self._trim(sid, pending)
+
+    def _trim(self, sid: UUID, grown: Pending) -> None:
+        if grown.weight > _LARGEST:
+            self.forget(sid)
         while self._size > _REMEMBERED_BYTES:
             self._size -= self._kept.popitem(last=False)[1].weight
 
     def added(self, head: Head, creds: bytes | None, rows: Rows, share: int, weight: int) -> None:
         """A commit was journaled: ``head`` is the one before it."""
         pending = self.of(head)
-        self.forget(head.sid)
-        if pending is not None:
-            pending.add(creds, rows, share, weight)
+        if pending is None:
+            self.forget(head.sid)  # a commit is missing in what is remembered
+            return
+        pending.add(creds, rows, share, weight)
+        if pending.count == 1:
             self.keep(head.sid, pending)
+        else:
+            self._size += weight
+            self._trim(head.sid, pending)
 
     def forget(self, sid: UUID) -> None:
         pending = self._kept.pop(sid, None)

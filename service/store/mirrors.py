@@ -17,11 +17,11 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from protocol.types import session_uuid
 from service.errors import Corrupt, NoSession, ServiceError, TurnLost, Unavailable
 from service.records import bind
 from service.sql import mirror as sql
 from service.sql.pool import Connection, Database, understood
+from service.sql.sids import sid_of
 from service.store.caller import Caller
 from service.store.entries import Entry, in_mirror
 from service.store.guards import fenced
@@ -155,7 +155,7 @@ class Mirrors:
         Off drops entries that still wait.
         """
         tenant = caller.need("admin")
-        sid = session_uuid(tenant, name)
+        sid = sid_of(tenant, name)
         async with self._heads.line(sid):
             for _ in range(_ATTEMPTS):
                 stand = await self._heads.living(tenant, sid, fresh=True)
@@ -182,7 +182,7 @@ class Mirrors:
         Unavailable.
         """
         tenant = caller.need("admin")
-        sid = session_uuid(tenant, name)
+        sid = sid_of(tenant, name)
         async with self._heads.line(sid):
             for _ in range(_ATTEMPTS):
                 stand = await self._heads.living(tenant, sid, fresh=True)
@@ -213,7 +213,7 @@ class Mirrors:
 
     async def waiting_of(self, caller: Caller, name: str) -> int:
         """How many entries of one session wait; of one that is not there, none."""
-        sid = session_uuid(caller.need("admin"), name)
+        sid = sid_of(caller.need("admin"), name)
         async with self._database.connection() as connection:
             return await sql.waiting_of(connection, sid)
 
@@ -260,7 +260,7 @@ class Mirrors:
 
     async def _find(self, caller: Caller, name: str) -> tuple[UUID, SessionVault]:
         tenant = caller.need("admin")
-        sid = session_uuid(tenant, name)
+        sid = sid_of(tenant, name)
         return sid, (await self._heads.living(tenant, sid, fresh=True)).vault
 
 

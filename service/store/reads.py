@@ -15,13 +15,13 @@ from functools import partial
 from typing import Final
 from uuid import UUID
 
-from protocol.types import session_uuid
 from service.errors import WHOLE_SET, BadInput, Corrupt, Deleted, NoCreds, NoSession, Unavailable
 from service.records import Head, Opened, SessionRow, StoredRow
 from service.sql import keys as sql
 from service.sql.journal import read_journal
 from service.sql.keys import Got, Wanted, WholeSession
 from service.sql.pool import Connection, Database, understood
+from service.sql.sids import sid_of
 from service.store.commits import ReadLanes
 from service.store.heads import Heads, Stand
 from service.store.holders import STREAM, Holders
@@ -75,7 +75,7 @@ class Reads:
 
     async def page(self, tenant: str, name: str, ktype: str, cursor: str | None, limit: int) -> Page:
         """Up to ``limit`` keys of a type after ``cursor``, in an order that stays while others write."""
-        sid = session_uuid(tenant, name)
+        sid = sid_of(tenant, name)
         for attempt in range(_ATTEMPTS):
             stand = await self._heads.living(tenant, sid, fresh=attempt > 0)
             tag = stand.vault.type_tag(ktype)
@@ -88,7 +88,7 @@ class Reads:
 
     async def state(self, tenant: str, name: str) -> AsyncGenerator[State, None]:
         """One State, valid until this generator is closed."""
-        sid = session_uuid(tenant, name)
+        sid = sid_of(tenant, name)
         stand = await self._heads.living(tenant, sid)  # not within: two connections a request could starve the pool
         if stand.head.rows <= _IN_ONE_PIECE:
             found = await self._database.ask(lambda connection: sql.get_state(connection, sid))
@@ -156,7 +156,7 @@ class Reads:
 
     async def _values(self, tenant: str, name: str, asked: Asked) -> tuple[int, dict[int, bytes]]:
         """``(version, values by their place)``."""
-        sid = session_uuid(tenant, name)
+        sid = sid_of(tenant, name)
         for attempt in range(_ATTEMPTS):
             stand = await self._heads.living(tenant, sid, fresh=attempt > 0)
             khs = [stand.vault.find(ktype, key_id) for ktype, key_id in asked]

@@ -3,14 +3,14 @@
 import struct
 from collections.abc import Sequence
 from typing import Final, NamedTuple
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from typing_extensions import override
 
 from protocol import creds
 from protocol.errors import BadValue
 from service.errors import BadInput
-from service.records import Identity, SealedRow, Value
+from service.records import Identity, SealedRow, Value, weigh_commit
 from service.store.entries import Entry
 from service.vault import CREDS_TYPE, SessionVault
 
@@ -61,16 +61,23 @@ class Work:
     """A commit on its way. ``forgiven``: the version whose pre-keys it only spells anew. ``doubted``: the version it was
     first sent for when the answer was lost.
 
-    ``entry``: the commit as a journal or a mirror keeps it, not yet sealed. Raises BadInput for creds that are none.
+    ``key``: by which it is remembered (16 bytes), ours where it came without, to find out what became of a lost answer.
+    ``entry``: the commit as a journal or a mirror keeps it, not yet sealed; ``weight``: what it is to a journal so
+    (`records.weigh_commit`). Raises BadInput for creds that are none.
     """
+
+    __slots__ = ("_rows", "_view", "doubted", "entry", "forgiven", "key", "request", "weight", "wipes")
 
     def __init__(self, request: CommitRequest) -> None:
         self.request = request
         self.forgiven: int | None = None
         self.doubted: int | None = None
-        self.entry = Entry(request.wipes, request.creds, request.rows).encode()
+        self.key = (request.key or uuid4()).bytes
+        self.wipes = request.wipes
+        self.entry = Entry(self.wipes, request.creds, request.rows).encode()
+        self.weight = weigh_commit(len(self.entry), len(request.rows) + (request.creds is not None))
         self._view = _view(request)
-        self._rows: dict[int, list[SealedRow]] = {}
+        self._rows: dict[int, list[SealedRow]] | None = None
 
     def __repr__(self) -> str:
         return "<Work>"
@@ -86,8 +93,7 @@ class Work:
 
     def fingerprint(self, vault: SessionVault) -> bytes:
         """Of the commit's meaning: its text, and what it may override."""
-        assert self.request.key is not None  # noqa: S101 - commit() gave one
-        return vault.fingerprint(self.request.key.bytes, self._flags() + self.entry)
+        return vault.fingerprint(self.key, self._flags() + self.entry)
 
     def is_known_by(self, fingerprint: bytes, vault: SessionVault) -> bool:
         """Whether a remembered commit was this one."""
@@ -103,6 +109,8 @@ class Work:
 
     def rows(self, vault: SessionVault) -> list[SealedRow]:
         """Sealed once a data key."""
+        if self._rows is None:
+            self._rows = {}
         found = self._rows.get(vault.dek_id)
         if found is None:
             plain: list[tuple[str, bytes, bytes | None]] = list(self.request.rows)

@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from protocol.types import session_uuid
 from service.errors import Corrupt, Deleted, LeaseHeld, NoSession, Unavailable
 from service.records import Granted, Identity, Lease, LeaseAsk, SessionRow, Vacant
 from service.sql import sessions as sql
@@ -15,6 +14,7 @@ from service.sql import whole
 from service.sql.journal import read_journal
 from service.sql.keys import Wanted, get_all
 from service.sql.pool import Connection, Database
+from service.sql.sids import sid_of
 from service.store.changes import first_change
 from service.store.guards import fenced
 from service.store.heads import Heads
@@ -70,7 +70,7 @@ class Sessions:
         self._window = window
 
     async def show(self, tenant: str, name: str) -> Summary:
-        sid = session_uuid(tenant, name)
+        sid = sid_of(tenant, name)
 
         async def look(connection: Connection) -> Summary:
             row = _living(await sql.find(connection, sid))
@@ -93,7 +93,7 @@ class Sessions:
 
     async def lease(self, tenant: str, name: str, ask: LeaseAsk) -> Granted:
         """Takes or renews. Raises LeaseHeld, Deleted; Fenced when the ask's epoch is not that of this holder's lease."""
-        sid = session_uuid(tenant, name)
+        sid = sid_of(tenant, name)
         async with self._database.connection() as connection:
             for _ in range(3):
                 granted = await sql.take_lease(connection, sid, ask)
@@ -116,14 +116,14 @@ class Sessions:
 
     async def release(self, tenant: str, name: str, epoch: int) -> None:
         """Ends the lease of this epoch. Raises Fenced, NoSession, Deleted."""
-        sid = session_uuid(tenant, name)
+        sid = sid_of(tenant, name)
         async with self._database.connection() as connection:
             if not await sql.release_lease(connection, sid, epoch):
                 raise fenced(epoch, _living(await sql.find(connection, sid)))
 
     async def delete(self, tenant: str, name: str, *, epoch: int | None, purge: bool) -> Removed:
         """Logout: gone at once, back within the window; ``purge`` leaves no window."""
-        sid = session_uuid(tenant, name)
+        sid = sid_of(tenant, name)
         stand = self._heads.remembered(sid)
         if stand is not None and stand.head.pending:
             with suppress(Corrupt):  # a damaged one must be let go of, too
@@ -163,7 +163,7 @@ class Sessions:
 
     async def restore(self, tenant: str, name: str) -> Summary:
         """Brings a deleted session back; one that was never deleted is left as it is. Raises NoSession."""
-        sid = session_uuid(tenant, name)
+        sid = sid_of(tenant, name)
         async with self._database.connection() as connection:
             if not await sql.restore(connection, sid, self._window):
                 found = await sql.find(connection, sid)
@@ -208,7 +208,7 @@ class Sessions:
     async def _make(
         self, connection: Connection, tenant: str, name: str, vacant: Vacant, lease: tuple[str, float]
     ) -> Granted | None:
-        sid = session_uuid(tenant, name)
+        sid = sid_of(tenant, name)
         dek_id, data_key = new_data_key()
         vault = SessionVault(tenant, sid.bytes, dek_id, data_key)
         change = first_change(sid, vacant, vault, [], Identity(), None)

@@ -16,6 +16,7 @@ entries lay once they are many.
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from time import monotonic
 from typing import Final, TypeVar
 from uuid import UUID
 
@@ -79,9 +80,8 @@ class Settler:
         self._told: set[UUID] = set()
         self._settled = 0  # weight
 
-    def note(self, tenant: str, head: Head) -> None:
-        """A commit went into the session's journal."""
-        now = asyncio.get_running_loop().time()
+    def note(self, tenant: str, head: Head, now: float) -> None:
+        """A commit went into the session's journal, ``now`` by `monotonic`."""
         due = self._due.get(head.sid)
         if due is None:
             due = self._due[head.sid] = _Due(tenant, now)
@@ -99,8 +99,8 @@ class Settler:
                 async with asyncio.timeout_at(looked + _LEFT_BEHIND_S):
                     await self._some.wait()
             for sid, due in list(self._due.items()):
-                if due.is_due(clock()):
-                    due.last = clock()  # the next try comes after a pause, when this one finds no database
+                if due.is_due(monotonic()):
+                    due.last = monotonic()  # the next try comes after a pause, when this one finds no database
                     await self._quietly(sid, self.settle_now(due.tenant, sid))
             if self._settled >= _TIDY:
                 self._settled = 0
