@@ -325,8 +325,9 @@ def test_metrics_count_what_they_are_told():
     metrics = observe.Metrics("1.2.3")
     metrics.request("POST", "/v1/sessions/{session}/commit", 200, 0.004)
     metrics.request("POST", "/v1/sessions/{session}/commit", 200, 0.004)
-    metrics.commit("applied", 812)
-    metrics.commit("fenced", 5)
+    metrics.applied([812])
+    metrics.applied([2, 0, 2])
+    metrics.refused("fenced")
     metrics.pool(busy=3, idle=7, waiting=1)
     metrics.watch_pool("waiting", lambda: 9)
     metrics.lane_batch("commit", 12)
@@ -340,10 +341,15 @@ def test_metrics_count_what_they_are_told():
     for line in (
         'authstore_requests_total{method="POST",route="/v1/sessions/{session}/commit",status="200"} 2.0',
         'authstore_request_duration_seconds_bucket{le="0.005",route="/v1/sessions/{session}/commit"} 2.0',
-        'authstore_commits_total{outcome="applied"} 1.0',
+        'authstore_commits_total{outcome="applied"} 4.0',
         'authstore_commits_total{outcome="fenced"} 1.0',
-        "authstore_commit_rows_sum 812.0",
-        "authstore_commit_rows_count 1.0",
+        'authstore_commit_rows_bucket{le="0.0"} 1.0',
+        'authstore_commit_rows_bucket{le="1.0"} 1.0',
+        'authstore_commit_rows_bucket{le="2.0"} 3.0',
+        'authstore_commit_rows_bucket{le="1024.0"} 4.0',
+        'authstore_commit_rows_bucket{le="+Inf"} 4.0',
+        "authstore_commit_rows_sum 816.0",
+        "authstore_commit_rows_count 4.0",
         'authstore_pool_connections{state="busy"} 3.0',
         'authstore_pool_connections{state="waiting"} 9.0',
         'authstore_lane_batch_size_sum{lane="commit"} 12.0',
@@ -363,7 +369,7 @@ def test_no_label_comes_from_a_request():
     key, word = needles.key(1), needles.word(2)
     metrics.request(word, f"/v1/sessions/{word}@s/creds", 200, 0.1)
     metrics.request("BREW", "/v1/x", 999, 0.1)
-    metrics.commit(key.hex(), 1)
+    metrics.refused(key.hex())
     metrics.lane_batch(word.upper(), 1)
     text = metrics.render()[0]
     assert needles.find_in(text) == []

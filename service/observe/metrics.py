@@ -2,7 +2,8 @@
 
 import platform
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter as TallyOf
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Literal, TypeVar
 
 from prometheus_client import (
@@ -14,7 +15,10 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
+from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+from typing_extensions import override
 
 from service.observe.fields import ROUTE
 
@@ -54,6 +58,26 @@ class _Series(dict[tuple[str, ...], _Metric]):
         return series
 
 
+class _Tally(Collector):
+    """A histogram of whole numbers: counted by the thousand a second, put into buckets when somebody asks."""
+
+    def __init__(self, name: str, text: str, bounds: Sequence[int]) -> None:
+        self._name = name
+        self._text = text
+        self._bounds = bounds
+        self._seen: TallyOf[int] = TallyOf()
+
+    def add(self, values: Iterable[int]) -> None:
+        self._seen.update(values)
+
+    @override
+    def collect(self) -> Iterable[Metric]:
+        seen = sorted(self._seen.items())
+        buckets = [(str(float(bound)), sum(n for value, n in seen if value <= bound)) for bound in self._bounds]
+        buckets.append(("+Inf", sum(n for _, n in seen)))
+        yield HistogramMetricFamily(self._name, self._text, buckets, sum(value * n for value, n in seen))
+
+
 class Metrics:
     """The service's metrics, on a registry of their own. Safe on the hot path: every series is looked up once."""
 
@@ -65,7 +89,8 @@ class Metrics:
         self._requests = _counter(registry, "requests", "Requests answered.", "method", "route", "status")
         self._request_s = _histogram(registry, "request_duration_seconds", "Request to answer.", _SECONDS, "route")
         self._commits = _counter(registry, "commits", "Commits by what became of them.", "outcome")
-        self._rows = _histogram(registry, "commit_rows", "Keys in an applied commit.", _ROWS)
+        self._rows = _Tally("authstore_commit_rows", "Keys in an applied commit.", _ROWS)
+        registry.register(self._rows)
         self._pool = _gauge(registry, "pool_connections", "Connections, and callers waiting for one.", "state")
         self._lane_batch = _histogram(registry, "lane_batch_size", "Callers served by a statement.", _BATCH, "lane")
         self._leases = _counter(registry, "lease_events", "Leases by what happened to them.", "event")
@@ -85,11 +110,14 @@ class Metrics:
         self._requests[method, route, str(status)].inc()
         self._request_s[route,].observe(seconds)
 
-    def commit(self, outcome: str, rows: int) -> None:
-        """Count a commit by its outcome: ``applied``, ``replayed`` or a refusal's name; and its keys when applied."""
+    def refused(self, outcome: str) -> None:
+        """Count a commit that was not applied, by the name of its refusal."""
         self._commits[outcome,].inc()
-        if outcome == "applied":
-            self._rows[()].observe(rows)
+
+    def applied(self, rows: Sequence[int]) -> None:
+        """Count commits that were applied, by the keys of each."""
+        self._commits["applied",].inc(len(rows))
+        self._rows.add(rows)
 
     def pool(self, *, busy: int, idle: int, waiting: int) -> None:
         """Say what the pool holds now."""

@@ -146,16 +146,15 @@ class AuthStore:
         try:
             done = await self._commits.commit(tenant, name, request)
         except ServiceError as error:
-            self._count(error, request)
+            self._count([(name, request)], [error])
             raise
-        self._count(done, request)
+        self._count([(name, request)], [done])
         return done
 
     async def commit_all(self, caller: Caller, asked: Sequence[tuple[str, CommitRequest]]) -> list[Outcome]:
         """Commits of any sessions, each on its own: what `commit` gives or raises for each, in order."""
         outcomes = await commit_together(self._commits, caller.need("write"), asked)
-        for outcome, (_, request) in zip(outcomes, asked, strict=True):
-            self._count(outcome, request)
+        self._count(asked, outcomes)
         return outcomes
 
     async def get(self, caller: Caller, name: str, asked: Asked) -> dict[int, bytes]:
@@ -244,10 +243,13 @@ class AuthStore:
         """Housekeeping: destroys sessions deleted longer ago than the window."""
         return await self._sessions.purge_expired()
 
-    def _count(self, outcome: Outcome, request: CommitRequest) -> None:
+    def _count(self, asked: Sequence[tuple[str, CommitRequest]], outcomes: Sequence[Outcome]) -> None:
         if self._metrics is None:
             return
-        if isinstance(outcome, Committed):
-            self._metrics.commit("applied", len(request.rows))
-        elif isinstance(outcome, ServiceError):
-            self._metrics.commit(type(outcome).__name__.lower(), 0)
+        pairs = zip(asked, outcomes, strict=True)
+        applied = [len(request.rows) for (_, request), outcome in pairs if type(outcome) is Committed]
+        if applied:
+            self._metrics.applied(applied)
+        for outcome in outcomes if len(applied) < len(outcomes) else ():
+            if isinstance(outcome, ServiceError):
+                self._metrics.refused(type(outcome).__name__.lower())

@@ -60,9 +60,9 @@ def pre_keys_after(top: int | None, rows: Iterable[Row]) -> PreKeys:
     Baileys counts pre-keys up, so that those it makes lie above all that came before. Whether another one overwrites what
     is stored is left to the statement that looks at the stored rows.
     """
-    put = [row.key_id for row in rows if row.ktype == PRE_KEY and row.value is not None]
+    put = [key_id for ktype, key_id, value in rows if ktype == PRE_KEY and value is not None]
     if not put:
-        return PreKeys(top, new=True)
+        return PreKeys(top, True)
     if top is None or not _PLAIN.fullmatch(b"\0".join(put) + b"\0"):
         return PreKeys(None, new=False)
     numbers = [int(key_id) for key_id in put]

@@ -168,8 +168,9 @@ class Journals:
         pending.add(creds, rows, share, weight)
         if pending.count == 1:
             self.keep(head.sid, pending)
-        else:
-            self._size += weight
+            return
+        self._size += weight
+        if pending.weight > _LARGEST or self._size > _REMEMBERED_BYTES:
             self._trim(head.sid, pending)
 
     def forget(self, sid: UUID) -> None:
