@@ -272,7 +272,8 @@ class Change(Value, frozen=True, gc=False):
 class Settling(Value, frozen=True, gc=False):
     """A session's waiting commits, ready to become rows: applies exactly when the rows show ``settled``.
 
-    ``count`` and ``weight`` of the entries; ``mark_delta``: the rows' shares of the mark less the entries'.
+    ``count`` and ``weight`` of the entries; ``mark_delta``: the rows' shares of the mark less the entries'. ``rows`` are put,
+    those of ``gone`` (``kh``, each with its weights) deleted: a burst of messages uses up a pre-key each.
     """
 
     sid: UUID
@@ -282,6 +283,8 @@ class Settling(Value, frozen=True, gc=False):
     weight: int
     mark_delta: int
     rows: list[SealedRow]
+    gone: list[bytes]
+    gone_weights: list[tuple[int, int]]
 
 
 class Applied(Value, frozen=True, gc=False):

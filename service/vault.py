@@ -227,7 +227,7 @@ class SessionVault:
 
     def seal_all(self, rows: Sequence[tuple[str, bytes, bytes | None]]) -> list[SealedRow]:
         """Seals ``(type, id, value text or None to delete)`` rows."""
-        khs = self._find_all(rows)
+        khs = self.find_all(rows)
         nonces = os.urandom(_NONCE_BYTES * len(rows))
         encrypt, aad, header = self._seal.encrypt, self._aad, self._header
         sealed = []
@@ -245,8 +245,8 @@ class SessionVault:
             sealed.append(SealedRow(kh, ktype, box, _DIGEST.unpack(digest), weights))
         return sealed
 
-    def _find_all(self, rows: Sequence[tuple[str, bytes, bytes | None]]) -> list[bytes]:
-        """`find` of many: rows of a type mostly stand together."""
+    def find_all(self, rows: Iterable[tuple[str, bytes, object]]) -> list[bytes]:
+        """`find` of many ``(type, id, …)``, of which those of a type mostly stand together."""
         khs = []
         known: str | None = None
         for ktype, key_id, _ in rows:

@@ -218,7 +218,8 @@ def _waiting(request: CommitRequest, session: SessionRow, vault: SessionVault, k
     entry = JournalEntry(2, vault.seal_entry("journal 2", work.entry))
     yield from (pending, work, entry, Entry(False, key, request.rows), Merged(pending))
     yield WholeSession(session, [entry], [])
-    yield Settling(UUID(int=1), 1, 1, 1, 1, 1, vault.seal_all(request.rows))
+    khs = vault.find_all(request.rows)
+    yield Settling(UUID(int=1), 1, 1, 1, 1, 1, vault.seal_all(request.rows), khs, vault.weights(khs))
 
 
 def _bodies(marked: Marked, name: str) -> Iterator[object]:

@@ -122,15 +122,19 @@ SELECT DISTINCT s.sid, s.tenant FROM session_journal j JOIN sessions s ON s.sid 
 WHERE j.at < now() - $1::float8 * interval '1 second' AND s.sid > $2 AND s.deleted_at IS NULL ORDER BY s.sid LIMIT $3
 """
 
-# $1-$7 of the session; $8-$14 a row each, looked for first; see `commit_one` for the uuid in each row.
+# $1-$7 of the session; $8-$14 a row each that is put, $15-$17 one each that is deleted: what they were is looked for first.
+# See `commit_one` for the uuid in each row.
 _SETTLE: Final = f"""
 WITH r AS (
     SELECT $1::uuid AS sid, r.*
     FROM unnest($8::bytea[], $9::text[], $10::bytea[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[])
         AS r(kh, ktype, sealed, d_hi, d_lo, w1, w2)
+), g AS (
+    SELECT $1::uuid AS sid, g.* FROM unnest($15::bytea[], $16::bigint[], $17::bigint[]) AS g(kh, w1, w2)
 ), was AS MATERIALIZED (
-    SELECT count(*) AS found, sum({weight("r.w1", "r.w2")}) AS weight
-    FROM r JOIN session_keys k ON k.sid = r.sid AND k.kh = r.kh
+    SELECT count(*) AS found, sum({weight("a.w1", "a.w2")}) AS weight
+    FROM (SELECT sid, kh, w1, w2 FROM r UNION ALL SELECT sid, kh, w1, w2 FROM g) a
+    JOIN session_keys k ON k.sid = a.sid AND k.kh = a.kh
 ), upd AS (
     UPDATE sessions s SET
         row_count = s.row_count + $7::int - was.found, {mark_after("$6::bigint")},
@@ -140,10 +144,10 @@ WITH r AS (
       AND (SELECT seen.version - seen.pending FROM sessions seen WHERE seen.sid = $1) = $2
     RETURNING s.row_count AS rows
 ), del AS (
-    DELETE FROM session_keys k USING upd, r WHERE r.sealed IS NULL AND k.sid = r.sid AND k.kh = r.kh
+    DELETE FROM session_keys k USING upd, g WHERE k.sid = g.sid AND k.kh = g.kh
 ), put AS (
     INSERT INTO session_keys (sid, kh, ktype, d_hi, d_lo, sealed)
-    SELECT r.sid, r.kh, r.ktype, r.d_hi, r.d_lo, r.sealed FROM upd, r WHERE r.sealed IS NOT NULL
+    SELECT r.sid, r.kh, r.ktype, r.d_hi, r.d_lo, r.sealed FROM upd, r
     {UPSERTED}
 ), gone AS (
     DELETE FROM session_journal j USING upd WHERE j.sid = $1 AND j.version > $2 AND j.version <= $2 + $4
@@ -155,13 +159,13 @@ SELECT rows FROM upd
 
 SETTLE_SQL: Final = _SETTLE + _SETTLED
 
-# The same with rows that are surely new, $15-$19 (see `commit_one.COMMIT_FRESH_SQL`).
+# The same with rows that are surely new, $18-$22 (see `commit_one.COMMIT_FRESH_SQL`).
 SETTLE_FRESH_SQL: Final = (
     _SETTLE
     + """, fresh AS (
     INSERT INTO session_keys (sid, kh, ktype, d_hi, d_lo, sealed)
     SELECT $1, f.* FROM upd,
-        unnest($15::bytea[], $16::text[], $17::bigint[], $18::bigint[], $19::bytea[]) AS f(kh, ktype, d_hi, d_lo, sealed)
+        unnest($18::bytea[], $19::text[], $20::bigint[], $21::bigint[], $22::bytea[]) AS f(kh, ktype, d_hi, d_lo, sealed)
 )"""
     + _SETTLED
 )
@@ -262,8 +266,10 @@ async def _settle(
         work.count,
         work.weight,
         work.mark_delta,
-        len(work.rows) - [row.sealed for row in work.rows].count(None),
+        len(work.rows),
         *columns_to_look(rows),
+        work.gone,
+        *(zip(*work.gone_weights, strict=True) if work.gone else ((), ())),
         *fresh,
     )
     return settled

@@ -196,11 +196,13 @@ class Settler:
 
 async def _prepare(head: Head, vault: SessionVault, pending: Pending) -> Settling:
     """The newest value of each key, sealed as a row."""
-    values = [(ktype, key_id, value) for (ktype, key_id), value in pending.values.items()]
     rows: list[SealedRow] = []
-    for at in range(0, len(values), _SLICE):
-        rows += vault.seal_all(values[at : at + _SLICE])
+    put = [(ktype, key_id, value) for (ktype, key_id), value in pending.values.items() if value is not None]
+    for at in range(0, len(put), _SLICE):
+        rows += vault.seal_all(put[at : at + _SLICE])
         await asyncio.sleep(0)
-    share = sum(weigh(row.weights, row.digest) for row in rows if row.sealed is not None)
+    gone = vault.find_all([(*name, None) for name, value in pending.values.items() if value is None])
+    share = sum(weigh(row.weights, row.digest) for row in rows)
     delta = (share - pending.share) % PRIME
-    return Settling(head.sid, pending.settled, head.dek_id, pending.count, pending.weight, delta, rows)
+    weights = vault.weights(gone)
+    return Settling(head.sid, pending.settled, head.dek_id, pending.count, pending.weight, delta, rows, gone, weights)
