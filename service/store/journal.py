@@ -27,16 +27,16 @@ JOURNAL: Final = "journal"
 
 
 class Pending:
-    """The commits of a session that its rows do not show, up to ``version``.
+    """The commits of a session that its rows do not show: those from the one after ``settled`` up to ``version``.
 
     ``values``: JSON text by type and id (creds: the empty ones), None where a key is deleted. ``share``: what the entries
     have of the mark; ``weight``: what they are to settle (`records.weigh_commit`).
     """
 
-    __slots__ = ("_added", "_values", "count", "share", "version", "weight")
+    __slots__ = ("_added", "_values", "count", "settled", "share", "weight")
 
-    def __init__(self, version: int) -> None:
-        self.version = version
+    def __init__(self, settled: int) -> None:
+        self.settled = settled
         self._values: dict[Name, bytes | None] = {}
         self._added: list[tuple[bytes | None, Rows]] = []
         self.count = 0
@@ -47,8 +47,8 @@ class Pending:
         return f"<Pending {self.count}>"
 
     @property
-    def settled(self) -> int:
-        return self.version - self.count
+    def version(self) -> int:
+        return self.settled + self.count
 
     @property
     def values(self) -> dict[Name, bytes | None]:
@@ -64,7 +64,6 @@ class Pending:
     def add(self, creds: bytes | None, rows: Rows, share: int, weight: int) -> None:
         """The session's next commit."""
         self._added.append((creds, rows))
-        self.version += 1
         self.count += 1
         self.share += share
         self.weight += weight
@@ -141,7 +140,7 @@ class Journals:
         if not head.pending:
             return Pending(head.version)
         found = self._kept.get(head.sid)
-        if found is None or found.version != head.version or found.count != head.pending:
+        if found is None or found.count != head.pending or found.version != head.version:
             return None
         self._kept.move_to_end(head.sid)
         return found
