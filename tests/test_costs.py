@@ -3,14 +3,20 @@
 import asyncio
 import json
 import os
+import sys
 from collections.abc import AsyncIterator
-from typing import Any
+from pathlib import Path
+from types import FrameType
+from typing import Any, Self
+from uuid import uuid4
 
 import asyncpg
 import msgspec
 import pytest
 from api import creds
 
+import protocol
+import service
 from service.http import wire
 from service.http.raw_json import decode
 from service.sql import commit as commit_sql
@@ -188,6 +194,51 @@ async def test_a_batch_is_one_statement(counted: Counted, monkeypatch: pytest.Mo
     asked[7] = ("s7", CommitRequest(creds=json.dumps(creds(nextPreKeyId=32)).encode(), rows=rows(1)))
     assert await counted.cost(counted.store.commit_all(ME, asked)) == [journal.APPEND_MANY_SQL], "one with new creds"
     assert await counted.cost(counted.store.commit_all(ME, asked)) == [journal.APPEND_KEYS_SQL], "the same creds again"
+
+
+class Calls:
+    """Functions of our own that are called within, comprehensions among them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._ours = tuple(str(Path(package.__path__[0]).resolve()) for package in (service, protocol))
+
+    def __enter__(self) -> Self:
+        sys.setprofile(self._heard)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(None)
+
+    def _heard(self, frame: FrameType, event: str, _: object) -> None:
+        self.count += event == "call" and frame.f_code.co_filename.startswith(self._ours)
+
+
+async def test_a_commit_of_a_burst_takes_few_calls(counted: Counted, monkeypatch: pytest.MonkeyPatch):
+    """What a fleet's transactions take of a core is mostly the interpreter's, and half of that is calling functions."""
+    monkeypatch.setattr(heads, "_AT_ONCE_S", 60.0)  # however slow the machine is
+    names = [f"s{n}" for n in range(50)]
+
+    def body(turn: int) -> bytes:
+        keys = {"session": {"1.0": {"turn": turn}}, "pre-key": {f"{turn}": None}}
+        steering = {"lease_epoch": None, "if_match": turn, "idempotency_key": str(uuid4())}
+        return json.dumps({"commits": [{"session": name, "keys": keys, **steering} for name in names]}).encode()
+
+    async def commit_all(turn: int) -> None:
+        asked = [(name, change) for name, change in wire.parse_commits(body(turn)) if isinstance(change, CommitRequest)]
+        assert [done.version for done in await counted.store.commit_all(ME, asked)] == [turn + 1] * len(names)
+
+    await asyncio.gather(*(commit(counted, name) for name in names))
+    turns = iter(range(1, 100))
+    for _ in range(heads._BURST + 2):
+        await commit_all(next(turns))
+    with Calls() as calls:
+        for _ in range(10):
+            await commit_all(next(turns))
+    assert 20 < calls.count / 500 <= 60
+    with Calls() as calls:
+        await counted.store.settler.settle_all()
+    assert 1 < calls.count / 500 <= 9
 
 
 async def test_a_refusal_of_a_remembered_session_costs_one_look(counted: Counted):

@@ -1,31 +1,32 @@
 """A commit as it waits in the journal or for the mirror: what was asked, in order, whole, to be sealed under the data key."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Self
 
 import msgspec
 
 from service.errors import Corrupt
+from service.records import Value
 
 _Plain = tuple[bool, bytes | None, list[tuple[str, bytes, bytes | None]]]
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_Plain).decode
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Value, frozen=True, gc=False):
     """``rows``: type, id, JSON text or None to delete. ``whole``: what was there before is gone. ``creds`` None: unchanged."""
 
     whole: bool
-    creds: bytes | None = field(repr=False)
-    rows: Sequence[tuple[str, bytes, bytes | None]] = field(repr=False)
+    creds: bytes | None
+    rows: Sequence[tuple[str, bytes, bytes | None]]
 
     def encode(self) -> bytes:
-        return msgspec.msgpack.encode((self.whole, self.creds, self.rows))
+        return _encode((self.whole, self.creds, self.rows))
 
     @classmethod
     def decode(cls, text: bytes) -> Self:
         try:
-            return cls(*msgspec.msgpack.decode(text, type=_Plain))
+            return cls(*_decode(text))
         except msgspec.DecodeError:
             raise Corrupt("entry", None) from None
 
