@@ -21,9 +21,9 @@ SESSION_CHANGES = {
     "mark away": "0",
     "row_count": "row_count + 1",
     "row_count less": "row_count - 1",
-    "recent": "overlay(recent placing '\\x00'::bytea from 20 for 1)",
+    "recent": "set_byte(recent, 19, 255 - get_byte(recent, 19))",
     "recent none": "''",
-    "identity_tag": "overlay(identity_tag placing '\\x0102'::bytea from 3 for 2)",
+    "identity_tag": "set_byte(identity_tag, 2, 255 - get_byte(identity_tag, 2))",
     "identity_tag none": "NULL",
     "paired": "NOT paired",
     "next_pre_key": "next_pre_key - 1",
@@ -32,7 +32,7 @@ SESSION_CHANGES = {
     "account_sync": "account_sync + 1",
     "signed_pre_key": "2",
     "dek_id": "dek_id # 1",
-    "wrapped_key": "overlay(wrapped_key placing '\\x0102'::bytea from 30 for 2)",
+    "wrapped_key": "set_byte(wrapped_key, 29, 255 - get_byte(wrapped_key, 29))",
 }
 
 

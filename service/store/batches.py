@@ -32,8 +32,8 @@ async def commit_together(commits: Commits, tenant: str, asked: Sequence[Asked])
     ended: list[Outcome] = []
     try:
         for one in under_way:
-            # While one is waited for, the others go on.
-            ended.append(await _end(commits, one, doubted))  # noqa: PERF401 - how far it came counts
+            # While one is waited for, the others go on; those that left with it need no wait any more.
+            ended.append(commits.end_now(one) or await _end(commits, one, doubted))  # noqa: PERF401 - how far it came counts
         others = [await task for task in tasks]
     except asyncio.CancelledError:
         for one in under_way[len(ended) + 1 :]:

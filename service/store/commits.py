@@ -199,7 +199,7 @@ class Commits:
         turn is this commit's.
         """
         stand = self._heads.remembered(sid_of(tenant, name))
-        if stand is None or request.reads_long:
+        if stand is None or (request.creds is not None and request.reads_long):
             return None
         line = self._heads.line(stand.head.sid)
         if not line.enter_now():
@@ -217,19 +217,37 @@ class Commits:
 
     async def end(self, begun: "Begun") -> Committed:
         """Raises what `commit` does; when it did not apply, it is tried in the long way, still in its turn."""
-        sid = begun.stand.head.sid
         try:
             outcome = await begun.answer
-            if isinstance(outcome, NotApplied):
-                _doubt(begun.work, begun.change, outcome)
-                self._heads.forget(sid)
-                return await self._until_done(begun.tenant, begun.name, sid, begun.work)
-            self._remember(begun.tenant, begun.work.request, begun.stand, begun.change, outcome)
+            if not isinstance(outcome, NotApplied):
+                return self._stored(begun, outcome)
+            _doubt(begun.work, begun.change, outcome)
+            sid = begun.stand.head.sid
+            self._heads.forget(sid)
+            return await self._until_done(begun.tenant, begun.name, sid, begun.work)
         except BaseException:
-            self._heads.forget(sid)  # whether it applied is not known
+            self._heads.forget(begun.stand.head.sid)  # whether it applied is not known
             raise
         finally:
             begun.line.leave()
+
+    def end_now(self, begun: "Begun") -> Committed | None:
+        """`end` where the answer is there and it applied, as for most that left with others; None: `end` is to follow."""
+        answer = begun.answer
+        if not answer.done() or answer.cancelled() or answer.exception() is not None:
+            return None
+        outcome = answer.result()
+        if isinstance(outcome, NotApplied):
+            return None
+        try:
+            done = self._stored(begun, outcome)
+        except Exception:
+            return None  # `end` meets it again, and tells it to whom it concerns
+        begun.line.leave()
+        return done
+
+    def _stored(self, begun: "Begun", outcome: Applied) -> Committed:
+        self._remember(begun.tenant, begun.work.request, begun.stand, begun.change, outcome)
         return Committed(outcome.version, outcome.epoch)
 
     def abandon(self, begun: "Begun") -> None:
