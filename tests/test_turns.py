@@ -1,11 +1,14 @@
 """Whose turn it is to commit to a session, and how fast it is being written: `service.store.heads` by itself."""
 
 import asyncio
+from uuid import UUID
 
 import pytest
 
+from service.sql.pool import Database
 from service.store import heads
-from service.store.heads import Line, Pace
+from service.store.heads import Heads, Line, Pace
+from service.vault import MasterKeys
 
 
 class Queue:
@@ -82,6 +85,21 @@ async def test_the_last_one_in_line_is_cancelled():
     queue.line.leave()
     assert not queue.line.taken
     assert queue.line.enter_now()
+
+
+async def test_lines_of_sessions_that_nobody_writes_are_dropped_and_no_other(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(heads, "_LINES", 10)
+    known = Heads(Database("postgresql://nowhere"), MasterKeys([bytes(32)]))
+    taken = [known.line(UUID(int=n)) for n in range(3)]
+    for line in taken:
+        assert line.enter_now()
+    for n in range(100, 1000):
+        line = known.line(UUID(int=n))
+        assert line.enter_now()
+        line.leave()
+        assert known.line(UUID(int=n)) is line
+        assert len(known._lines) <= 10 + 2 * len(taken)
+    assert [known.line(UUID(int=n)) for n in range(3)] == taken
 
 
 def paced(gaps: list[float]) -> Pace:

@@ -71,7 +71,7 @@ _IDENTITY: Final = (
 )
 
 
-_steering: Final = attrgetter(
+_values: Final = attrgetter(
     "journal", "sid", "expected", "dek_id", "lease_epoch", "mark_delta", "journal_weight", "recent"
 )
 
@@ -208,12 +208,12 @@ async def _append_one(connection: Connection, change: Change) -> list[asyncpg.Re
 
 
 async def _append_many(connection: Connection, changes: Sequence[Change]) -> list[asyncpg.Record]:
-    steering = zip(*map(_steering, changes), strict=True)
+    columns = zip(*map(_values, changes), strict=True)
     if all(change.same_identity for change in changes):
-        return await connection.fetch(APPEND_KEYS_SQL, *steering)
+        return await connection.fetch(APPEND_KEYS_SQL, *columns)
     return await connection.fetch(
         APPEND_MANY_SQL,
-        *steering,
+        *columns,
         *zip(*(identity_columns(change.identity) for change in changes), strict=True),
         [change.pre_key_top for change in changes],
     )

@@ -199,7 +199,7 @@ class Commits:
         turn is this commit's.
         """
         stand = self._heads.remembered(sid_of(tenant, name))
-        if stand is None or (request.creds is not None and request.reads_long):
+        if stand is None or request.reads_long:
             return None
         line = self._heads.line(stand.head.sid)
         if not line.enter_now():

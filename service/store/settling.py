@@ -44,7 +44,7 @@ _ATTEMPTS: Final = 5
 _TOLD: Final = 1000
 _FIRST: Final = UUID(int=0)
 _SLICE: Final = 128
-"""Rows sealed before others have their turn."""
+"""Rows made before others have their turn."""
 
 _log = get_logger("authstore.settling")
 
@@ -201,7 +201,11 @@ async def _prepare(head: Head, vault: SessionVault, pending: Pending) -> Settlin
     for at in range(0, len(put), _SLICE):
         rows += vault.seal_all(put[at : at + _SLICE])
         await asyncio.sleep(0)
-    gone = vault.find_all([(*name, None) for name, value in pending.values.items() if value is None])
+    gone: list[bytes] = []
+    names = [(*name, None) for name, value in pending.values.items() if value is None]
+    for at in range(0, len(names), _SLICE):
+        gone += vault.find_all(names[at : at + _SLICE])
+        await asyncio.sleep(0)
     share = sum(weigh(row.weights, row.digest) for row in rows)
     delta = (share - pending.share) % PRIME
     weights = vault.weights(gone)
