@@ -381,11 +381,11 @@ def _batched(decoded: Decoded[CommitsBody], each: BatchedCommit) -> CommitReques
 
 
 def _commit(
-    decoded: Decoded[Any], parsed: CommitBody, lease_epoch: int | None, if_match: int | None, key: UUID | None
+    decoded: Decoded[Any], parsed: CommitBody, epoch: int | None, if_match: int | None, key: UUID | None
 ) -> CommitRequest:
     creds = None if parsed.creds is UNSET else _object(decoded, parsed.creds)
     rows = _rows(decoded, parsed.keys)
-    return CommitRequest(creds, rows, parsed.reset, parsed.force, lease_epoch=lease_epoch, if_match=if_match, key=key)
+    return CommitRequest(creds, rows, parsed.reset, parsed.force, lease_epoch=epoch, if_match=if_match, key=key)
 
 
 def _object(decoded: Decoded[Any], raw: Raw) -> bytes:

@@ -238,7 +238,7 @@ async def tidy(connection: Connection) -> None:
 async def find_waiting(connection: Connection, older_s: float, after: UUID) -> list[tuple[UUID, str]]:
     """``(sid, tenant)`` of up to ``PAGE`` living sessions after a uuid with an entry older than this, by uuid."""
     found = await connection.fetch(WAITING_SQL, older_s, after, PAGE)
-    return [(UUID(bytes=record["sid"].bytes), record["tenant"]) for record in found]
+    return [(record["sid"], record["tenant"]) for record in found]
 
 
 async def settle(connection: Connection, work: Settling, *, keyless: bool) -> int | None:

@@ -62,7 +62,7 @@ def pre_keys_after(top: int | None, rows: Iterable[Row]) -> PreKeys:
     """
     put = [key_id for ktype, key_id, value in rows if ktype == PRE_KEY and value is not None]
     if not put:
-        return PreKeys(top, True)
+        return PreKeys(top, new=True)
     if top is None or not _PLAIN.fullmatch(b"\0".join(put) + b"\0"):
         return PreKeys(None, new=False)
     numbers = [int(key_id) for key_id in put]

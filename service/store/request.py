@@ -77,7 +77,7 @@ class Work:
         self.entry = Entry(self.wipes, request.creds, request.rows).encode()
         self.weight = weigh_commit(len(self.entry), len(request.rows) + (request.creds is not None))
         self._view = _view(request)
-        self._rows: dict[int, list[SealedRow]] | None = None
+        self._rows: dict[int, list[SealedRow]] = {}
 
     def __repr__(self) -> str:
         return "<Work>"
@@ -109,8 +109,6 @@ class Work:
 
     def rows(self, vault: SessionVault) -> list[SealedRow]:
         """Sealed once a data key."""
-        if self._rows is None:
-            self._rows = {}
         found = self._rows.get(vault.dek_id)
         if found is None:
             plain: list[tuple[str, bytes, bytes | None]] = list(self.request.rows)
