@@ -171,6 +171,17 @@ async def test_a_copy_leaves_it_closed(given: Scene) -> None:
     assert await there(given) == {"n": 100}
 
 
+async def test_deleting_and_restoring_leaves_it_closed(given: Scene) -> None:
+    await given.store.delete(CALLER, shop.SESSION, epoch=None, purge=False)
+    await given.store.restore(CALLER, shop.SESSION)
+    assert await closed(given)
+    assert (await cut_over(given, TOLD_SO)).sessions[0].outcome == "cut-over"
+    await client_opens(given)
+    await given.store.delete(CALLER, shop.SESSION, epoch=None, purge=False)
+    await given.store.restore(CALLER, shop.SESSION)
+    assert (await given.store.show(CALLER, shop.SESSION)).lease is None, "a client's lease ends with its session"
+
+
 async def test_the_fence_of_an_earlier_release_is_one_too(scene: Scene) -> None:
     """It wrote no version of its own when it handed over; a lease of years is all there is."""
     await run_copy(scene.store, scene.source_url)

@@ -20,7 +20,6 @@ from service.store import AuthStore, Caller
 
 FENCE_S: Final = 10 * 365 * 86400.0
 
-_BEYOND_CLIENTS_S: Final = 86400.0
 _ATTEMPTS: Final = 3
 
 
@@ -43,7 +42,7 @@ async def standing(store: AuthStore, caller: Caller, name: str) -> tuple[str, in
     """Name and epoch of the fence that a rollback left at the session; None without one."""
     sid = session_uuid(caller.need("admin"), name)
     async with store.database.connection() as connection:
-        return await sql.find_long_lease(connection, sid, _BEYOND_CLIENTS_S)
+        return await sql.find_long_lease(connection, sid)
 
 
 async def take(store: AuthStore, caller: Caller, name: str, owner: str, *, takeover: bool) -> Taken:

@@ -85,13 +85,17 @@ UPDATE sessions SET lease_holder = NULL, lease_expires = NULL
 WHERE sid = $1 AND epoch = $2 AND deleted_at IS NULL RETURNING epoch
 """
 
-LONG_LEASE_SQL: Final = """
-SELECT s.lease_holder::text, s.epoch::bigint FROM sessions s
-WHERE s.sid = $1 AND s.deleted_at IS NULL AND s.lease_expires > now() + $2::float8 * interval '1 second'
+# No client's lease lasts as long: it is what keeps a session closed that was given back (`migrate.fence`).
+_BEYOND_CLIENTS: Final = "lease_expires > now() + interval '1 day'"
+
+LONG_LEASE_SQL: Final = f"""
+SELECT lease_holder::text, epoch::bigint FROM sessions WHERE sid = $1 AND deleted_at IS NULL AND {_BEYOND_CLIENTS}
 """
 
-DELETE_SQL: Final = """
-UPDATE sessions SET deleted_at = now(), lease_holder = NULL, lease_expires = NULL, epoch = epoch + 1
+DELETE_SQL: Final = f"""
+UPDATE sessions SET deleted_at = now(), epoch = epoch + 1,
+    lease_holder = CASE WHEN {_BEYOND_CLIENTS} THEN lease_holder END,
+    lease_expires = CASE WHEN {_BEYOND_CLIENTS} THEN lease_expires END
 WHERE sid = $1 AND deleted_at IS NULL AND ($2::bigint IS NULL OR epoch = $2)
 RETURNING version, row_count AS rows, deleted_at
 """
@@ -212,14 +216,17 @@ async def release_lease(connection: Connection, sid: UUID, epoch: int) -> bool:
     return await connection.fetchval(RELEASE_SQL, sid, epoch) is not None
 
 
-async def find_long_lease(connection: Connection, sid: UUID, over_s: float) -> tuple[str, int] | None:
-    """Holder and epoch of a lease that lasts more than ``over_s`` from now, by the database's clock."""
-    record = await connection.fetchrow(LONG_LEASE_SQL, sid, over_s)
+async def find_long_lease(connection: Connection, sid: UUID) -> tuple[str, int] | None:
+    """Holder and epoch of a lease that lasts longer than any client's, by the database's clock."""
+    record = await connection.fetchrow(LONG_LEASE_SQL, sid)
     return None if record is None else tuple(record)
 
 
 async def mark_deleted(connection: Connection, sid: UUID, epoch: int | None) -> tuple[int, int, datetime] | None:
-    """``(version, rows, when)`` of the session now deleted, None when it was not there to delete or ``epoch`` is over."""
+    """``(version, rows, when)`` of the session now deleted, None when it was not there to delete or ``epoch`` is over.
+
+    Its lease ends, but for one beyond clients': what was given back is still closed when it is restored.
+    """
     record = await connection.fetchrow(DELETE_SQL, sid, epoch)
     return None if record is None else (record["version"], record["rows"], record["deleted_at"])
 
