@@ -5,8 +5,8 @@
 #   make bench   measure this store beside others, and write the README's tables (`make bench-scale`: as work grows;
 #                `make bench-floors`: what stands between us and the goals)
 PYTHON ?= python3
-# Tests mostly wait for processes they start and kill: two at a time halve the time, also on two cores.
-TEST_PROCESSES ?= 2
+# Tests mostly wait for processes that they start and kill: three at a time take half as long as one by one, also on two cores.
+TEST_PROCESSES ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 

@@ -1,0 +1,16 @@
+// Runs every test/*.test.mjs, two files at a time: most of the time they wait for services that come and go.
+// `node --test` has an option for that only from 20.10 on, and one file at a time on two cores without it.
+import { readdirSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { run } from 'node:test'
+import { tap } from 'node:test/reporters'
+
+const folder = fileURLToPath(new URL('../test/', import.meta.url))
+const files = readdirSync(folder)
+	.filter((name) => name.endsWith('.test.mjs'))
+	.map((name) => folder + name)
+
+run({ files, concurrency: 2 })
+	.on('test:fail', () => (process.exitCode = 1))
+	.compose(tap)
+	.pipe(process.stdout)
