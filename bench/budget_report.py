@@ -10,6 +10,7 @@ from bench.stores import DIRECT
 
 SHIPPED: Final = "shipped"
 AGAIN: Final = "shipped-again"
+PLACES: Final = ("node", "service", "database")
 TRACKED: Final = "tracked"
 UNSEALED: Final = "unsealed"
 UNFENCED: Final = "unfenced"
@@ -76,9 +77,7 @@ def _average(turns: Sequence[Turn]) -> Turn:
 
 def _arm(shipped: Sequence[Turn], mine: Sequence[Turn]) -> dict[str, Any]:
     """``ratio``: transactions/s as shipped to this arm's; ``cpu_us``: of a transaction."""
-    cpu_us = {
-        place: statistics.median(getattr(turn, place) for turn in mine) for place in ("node", "service", "database")
-    }
+    cpu_us = {place: statistics.median(getattr(turn, place) for turn in mine) for place in PLACES}
     return {
         "per_second": round(statistics.median(turn.per_second for turn in mine), 1),
         "ratio": _spread(whole.per_second / turn.per_second for whole, turn in zip(shipped, mine, strict=True)),
@@ -96,7 +95,12 @@ def _shares(turns: Turns, having: str, lacking: str) -> dict[str, dict[str, floa
 
 def _judged(turns: Turns, budget: Budget) -> dict[str, Any]:
     shares = _shares(turns, budget.having, budget.lacking)
-    return {**asdict(budget), **shares, "reached": shares["by_cpu"]["median"] <= budget.goal}
+    pairs = list(zip(turns[budget.having], turns[budget.lacking], strict=True))
+    more_us = {
+        place: round(statistics.median(getattr(whole, place) - getattr(without, place) for whole, without in pairs), 1)
+        for place in PLACES
+    }
+    return {**asdict(budget), **shares, "more_us": more_us, "reached": shares["by_cpu"]["median"] <= budget.goal}
 
 
 def _spread(values: Iterable[float]) -> dict[str, float]:
@@ -109,11 +113,11 @@ def _spread(values: Iterable[float]) -> dict[str, float]:
 
 def markdown(results: Mapping[str, Any]) -> str:
     """A table of the shares, and what the same service measured twice says of them."""
-    head = ["| of w8 | goal | share by CPU time | by transactions/s |", "|---|---|---|---|"]
-    rows = [
-        f"| {found['what']} | ≤ {100 * found['goal']:.0f} % | {_cell(found['by_cpu'])} | {_cell(found['by_rate'])} |"
-        for found in results["budgets"]
+    head = [
+        f"| of w8 | goal | share by CPU time | by transactions/s | µs: {', '.join(PLACES)} |",
+        "|---|---|---|---|---|",
     ]
+    rows = [_budget_row(found) for found in results["budgets"]]
     noise, shipped = results["noise"], results["arms"][SHIPPED]
     costs = ", ".join(f"{place} {us:.0f} µs" for place, us in shipped["cpu_us"].items())
     said = (
@@ -125,17 +129,25 @@ def markdown(results: Mapping[str, Any]) -> str:
     return "\n".join([*head, *rows]) + "\n\n" + said + " " + _kept_busy(results["arms"])
 
 
+def _budget_row(found: Mapping[str, Any]) -> str:
+    places = ", ".join(f"{found['more_us'][place]:.0f}" for place in PLACES).replace("-", "−")
+    shares = f"{_cell(found['by_cpu'])} | {_cell(found['by_rate'])}"
+    return f"| {found['what']} | ≤ {100 * found['goal']:.0f} % | {shares} | {places} |"
+
+
 def _kept_busy(arms: Mapping[str, Any]) -> str:
     """A goal in transactions/s is reached by less work, or by cores that wait less."""
     direct, cores = arms[DIRECT]["per_second"], os.cpu_count() or 1
     return (
-        f"`direct` moves {direct:,.0f}/s here and keeps {cores} cores busy to {_busy(arms[DIRECT], cores)}, ours to "
-        f"{_busy(arms[SHIPPED], cores)}."
+        f"`direct` moves {direct:,.0f}/s here and keeps {cores} cores busy to {_percent(busy(arms[DIRECT]))}, ours to "
+        f"{_percent(busy(arms[SHIPPED]))}."
     )
 
 
-def _busy(arm: Mapping[str, Any], cores: int) -> str:
-    return _percent(sum(arm["cpu_us"].values()) * arm["per_second"] / (cores * 1_000_000))
+def busy(arm: Mapping[str, Any]) -> float:
+    """To which share an arm keeps all cores busy."""
+    share: float = sum(arm["cpu_us"].values()) * arm["per_second"] / ((os.cpu_count() or 1) * 1_000_000)
+    return share
 
 
 def _cell(spread: Mapping[str, float]) -> str:

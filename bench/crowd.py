@@ -1,4 +1,4 @@
-"""What a transaction of w8 cannot do without, as CPU time: its parts, each alone and warm, against what the goal leaves.
+"""What a transaction of w8 cannot do without, as CPU time: its parts, each alone and warm, against what goals leave.
 
 | part | what it is |
 |---|---|
@@ -19,8 +19,8 @@ from typing import Any, Final
 from uuid import uuid4
 
 from bench import cpu
-from bench.budget_report import SHIPPED
-from bench.figures import GOALS
+from bench.budget_report import SHIPPED, busy
+from bench.figures import GOALS, Goal
 from bench.inside import Inside, Keys, Texts, body_of, runner
 from bench.servers.nothing import Nothing
 from bench.servers.postgres import Postgres, season
@@ -126,18 +126,26 @@ def _through(framework: Nothing, parts: Worker, sent: int, n: int) -> float:
     return cpu.between(before, cpu.spent([framework.pid])) / 1000 / n
 
 
-def markdown(parts: Mapping[str, float], arms: Mapping[str, Any]) -> str:
-    """The parts beside what the goal leaves when no core ever waits; ``arms`` as `budgets` has them."""
-    goal = next(each.bound for each in GOALS if each.workload == "w8" and each.rival == DIRECT)
-    left = (os.cpu_count() or 1) * 1_000_000 / (goal * arms[DIRECT]["per_second"])
+def markdown(parts: Mapping[str, float], arms: Mapping[str, Any], stores: Mapping[str, Any]) -> str:
+    """The parts beside what goals leave; ``arms`` as `budgets` has them, ``stores`` as `hollow` has them."""
     spent = arms[SHIPPED]["cpu_us"]
-    together = spent["node"] + parts["edge"] + parts["service"] + spent["database"]
     values = (spent["node"], parts["edge"], parts["service"], spent["database"])
     cells = " | ".join(f"{us:.0f}" for us in values)
+    costs = f"{cells} | **{sum(values):.0f}** | {sum(spent.values()):.0f}"
+    goals = [goal for goal in GOALS if goal.workload == "w8" and goal.measure == "per_second" and goal.rival in stores]
     return "\n".join(
         [
-            f"| of w8, µs of CPU | {goal:g} × `direct` leaves | Node | edge | service | database | these together | ours |",
-            "|---|---|---|---|---|---|---|---|",
-            f"| a transaction | {left:.0f} | {cells} | **{together:.0f}** | {sum(spent.values()):.0f} |",
+            "| of w8, µs of CPU a transaction | leaves, if no core waits | if cores wait as with `direct` | Node | edge "
+            "| service | database | these together | ours |",
+            "|---|---|---|---|---|---|---|---|---|",
+            *(f"| {goal.bound:g} × `{goal.rival}` | {_left(goal, arms, stores)} | {costs} |" for goal in goals),
         ]
     )
+
+
+def _left(goal: Goal, arms: Mapping[str, Any], stores: Mapping[str, Any]) -> str:
+    """What all cores together have for a transaction at the goal's rate. The rival's rate is that beside the arms."""
+    direct = arms[DIRECT]
+    rival = direct["per_second"] * stores[goal.rival]["per_second"] / stores[DIRECT]["per_second"]
+    left = (os.cpu_count() or 1) * 1_000_000 / (goal.bound * rival)
+    return f"{left:.0f} | {left * busy(direct):.0f}"

@@ -122,7 +122,7 @@ def markdown(results: Mapping[str, Any]) -> str:
     tables = [
         _table(results["parts"]),
         hollow.markdown(results["hollow"]),
-        crowd.markdown(results["crowd"], results["budgets"]["arms"]),
+        crowd.markdown(results["crowd"], results["budgets"]["arms"], results["hollow"]["stores"]),
         budgets.markdown(results["budgets"]),
     ]
     return "\n\n".join([said, *tables])

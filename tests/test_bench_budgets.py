@@ -128,6 +128,7 @@ def test_the_measurement_runs_from_end_to_end(folder: Path) -> None:
         assert min(arm["per_second"], arm["cpu_us"]["node"], arm["cpu_us"]["database"]) > 0
     said = budgets.markdown(results)
     assert [line.split(" | ")[1] for line in said.splitlines()[2:5]] == ["≤ 5 %", "≤ 3 %", "≤ 15 %"]
+    assert all(set(found["more_us"]) == set(budget_report.PLACES) for found in results["budgets"])
     assert "As shipped, measured twice: " in said
     assert "`direct` moves " in said
 
@@ -142,6 +143,7 @@ def test_a_share_is_of_what_has_the_thing_and_taken_round_by_round() -> None:
     assert found["sealing"]["by_cpu"] == results["noise"]["by_rate"] == {"median": 0, "low": 0, "high": 0}
     assert found["fencing, version and digests"]["by_cpu"]["median"] == pytest.approx(0.1)
     assert found["fencing, version and digests"]["by_rate"]["high"] == pytest.approx(0.2)
+    assert found["fencing, version and digests"]["more_us"] == {"node": 0, "service": 0, "database": 55}
     assert found["error tracker"]["by_cpu"]["low"] == pytest.approx(0.2)
     assert [each["reached"] for each in found.values()] == [True, False, True]
     assert results["arms"][UNFENCED]["ratio"]["median"] == pytest.approx(0.8)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench import __main__ as command
-from bench import floors
+from bench import crowd, floors
 from bench.budgets import ARMS
 from bench.crowd import Crowd
 from bench.inside import Inside, body_of, runner
@@ -49,7 +49,18 @@ def test_it_runs_from_end_to_end(tmp_path: Path) -> None:
     table = (tmp_path / "floors.md").read_text()
     assert all(f"| {workload} " in table for workload in MEASURED)
     assert "| p99, of direct | ≤ 0.3 | " in table
-    assert "| a transaction | " in table
+    assert "| 3 × `direct` | " in table
+    assert "| 4 × `postgres-baileys` | " in table
+
+
+def test_what_a_goal_leaves_is_told_for_the_rivals_rate_beside_the_arms(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    cpu_us = {"node": 100.0, "service": 0.0, "database": 60.0}  # 160 µs 10,000 times a second: 1.6 cores of two
+    arms = {name: {"per_second": 10_000.0, "cpu_us": cpu_us} for name in ("direct", "shipped")}
+    stores = {"direct": {"per_second": 5_000.0}, "postgres-baileys": {"per_second": 2_500.0}}
+    lines = crowd.markdown({"edge": 9.0, "service": 30.0}, arms, stores).splitlines()
+    assert lines[2] == "| 3 × `direct` | 67 | 53 | 100 | 9 | 30 | 60 | **199** | 160 |"
+    assert lines[3] == "| 4 × `postgres-baileys` | 100 | 80 | 100 | 9 | 30 | 60 | **199** | 160 |"
 
 
 def test_bodies_there_and_back_are_as_long_as_those_of_the_workload(folder: Path, parts: Worker) -> None:

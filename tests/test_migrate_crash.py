@@ -89,7 +89,9 @@ class Rounds:
         stored = await self._stored()
         assert self.before.keys() <= stored.keys()
         found = {name: await self._digest(name, told) for name, told in stored.items()}
-        assert all(digest in {self.now[name], self.before.get(name)} for name, digest in found.items()), "one is half there"
+        assert all(digest in {self.now[name], self.before.get(name)} for name, digest in found.items()), (
+            "one is half there"
+        )
         return sum(digest == self.now[name] for name, digest in found.items())
 
     async def _stored(self) -> dict[str, str]:
