@@ -130,7 +130,7 @@ def markdown(results: Mapping[str, Any]) -> str:
 
 
 def _budget_row(found: Mapping[str, Any]) -> str:
-    places = ", ".join(f"{found['more_us'][place]:.0f}" for place in PLACES).replace("-", "−")
+    places = ", ".join(f"{round(found['more_us'][place])}" for place in PLACES).replace("-", "−")
     shares = f"{_cell(found['by_cpu'])} | {_cell(found['by_rate'])}"
     return f"| {found['what']} | ≤ {100 * found['goal']:.0f} % | {shares} | {places} |"
 

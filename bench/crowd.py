@@ -1,4 +1,4 @@
-"""What a transaction of w8 cannot do without, as CPU time: its parts, each alone and warm, against what goals leave.
+"""What a transaction of w8 takes as CPU time with the service's part alone and warm, against what goals leave.
 
 | part | what it is |
 |---|---|
@@ -144,7 +144,7 @@ def markdown(parts: Mapping[str, float], arms: Mapping[str, Any], stores: Mappin
 
 
 def _left(goal: Goal, arms: Mapping[str, Any], stores: Mapping[str, Any]) -> str:
-    """What all cores together have for a transaction at the goal's rate. The rival's rate is that beside the arms."""
+    """What all cores together have for a transaction at the goal's rate. `direct` ran beside the arms and beside the rival."""
     direct = arms[DIRECT]
     rival = direct["per_second"] * stores[goal.rival]["per_second"] / stores[DIRECT]["per_second"]
     left = (os.cpu_count() or 1) * 1_000_000 / (goal.bound * rival)

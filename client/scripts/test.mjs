@@ -10,6 +10,7 @@ const files = readdirSync(folder)
 	.filter((name) => name.endsWith('.test.mjs'))
 	.map((name) => folder + name)
 
+if (files.length === 0) throw new Error('no tests')
 run({ files, concurrency: 2 })
 	.on('test:fail', () => (process.exitCode = 1))
 	.compose(tap)

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from service.errors import Fenced, ServiceError
+from service.errors import Deleted, Fenced, NoSession, ServiceError
 from service.migrate.fence import FENCE_S, take
 from service.migrate.leases import LEASE_S
 from service.store import AuthStore, Caller
@@ -70,7 +70,7 @@ async def holding(store: AuthStore, caller: Caller, name: str, owner: str, *, ta
         with suppress(asyncio.CancelledError, ServiceError):
             await renewal
         if not hold.kept:
-            with suppress(Fenced):
+            with suppress(Fenced, Deleted, NoSession):
                 await store.release(caller, name, hold.epoch)
 
 
