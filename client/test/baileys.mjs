@@ -1,9 +1,17 @@
 /** The part of Baileys the client asks for. Real releases are driven in ../fixtures; here only shapes matter. */
 import { generateKeyPairSync, randomBytes } from 'node:crypto'
 
+// Not exported as JWK: Node 20 holds the key's lock meanwhile, and a garbage collection just then, which lets go of the
+// job that made the key, waits for that lock for ever.
+const AS_DER = {
+  publicKeyEncoding: { type: 'spki', format: 'der' },
+  privateKeyEncoding: { type: 'pkcs8', format: 'der' },
+}
+const RAW_BYTES = 32
+
 const keyPair = () => {
-  const jwk = generateKeyPairSync('x25519').privateKey.export({ format: 'jwk' })
-  return { private: Buffer.from(jwk.d, 'base64url'), public: Buffer.from(jwk.x, 'base64url') }
+  const { privateKey, publicKey } = generateKeyPairSync('x25519', AS_DER)
+  return { private: privateKey.subarray(-RAW_BYTES), public: publicKey.subarray(-RAW_BYTES) }
 }
 
 export class AppStateSyncKeyData {
