@@ -182,6 +182,13 @@ async def test_deleting_and_restoring_leaves_it_closed(given: Scene) -> None:
     assert (await given.store.show(CALLER, shop.SESSION)).lease is None, "a client's lease ends with its session"
 
 
+@pytest.mark.parametrize("purge", [False, True])
+async def test_what_was_deleted_meanwhile_needs_no_release(given: Scene, purge: bool) -> None:
+    async with holding(given.store, CALLER, shop.SESSION, "one", takeover=True) as hold:
+        hold.kept = False  # as a cutover leaves it
+        await given.store.delete(CALLER, shop.SESSION, epoch=None, purge=purge)
+
+
 async def test_the_fence_of_an_earlier_release_is_one_too(scene: Scene) -> None:
     """It wrote no version of its own when it handed over; a lease of years is all there is."""
     await run_copy(scene.store, scene.source_url)
