@@ -10,10 +10,11 @@ from bench.stores import DIRECT
 
 SHIPPED: Final = "shipped"
 AGAIN: Final = "shipped-again"
-PLACES: Final = ("node", "service", "database")
 TRACKED: Final = "tracked"
 UNSEALED: Final = "unsealed"
 UNFENCED: Final = "unfenced"
+
+PLACES: Final = ("node", "service", "database")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ def head(n: int, version: int, pending: int) -> Head:
     return Head(UUID(int=n), version, 0, "", 1, b"", 1, 0, b"", Identity(), deleted=False, pending=pending)
 
 
-def test_however_they_come_and_go_what_is_kept_is_what_is_counted(monkeypatch: pytest.MonkeyPatch):
+def test_however_they_come_and_go_what_is_kept_is_what_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """A size that drifts would let journals fill the memory, or remember none."""
     monkeypatch.setattr(journal, "_REMEMBERED_BYTES", 2000)
     monkeypatch.setattr(journal, "_LARGEST", 900)
@@ -42,10 +42,12 @@ def test_however_they_come_and_go_what_is_kept_is_what_is_counted(monkeypatch: p
     assert most > 2
 
 
-def test_a_gap_is_not_papered_over():
+def test_a_gap_is_not_papered_over() -> None:
     journals = Journals()
     journals.added(head(1, 5, 0), None, [("t", b"a", b"1")], 1, 10)
-    assert journals.of(head(1, 6, 1)).values == {("t", b"a"): b"1"}
+    kept = journals.of(head(1, 6, 1))
+    assert kept is not None
+    assert kept.values == {("t", b"a"): b"1"}
     journals.added(head(1, 7, 2), None, [("t", b"a", b"3")], 1, 10)  # another process made the commit between
     assert journals.of(head(1, 8, 3)) is None
     assert journals.of(head(1, 6, 1)) is None

@@ -1,8 +1,8 @@
 """What keeps a session closed here once it was given back: a lease in the rollback's name that lasts for years.
 
 It is known by its length, which nobody can choose: names are whatever a client calls itself, but no client's lease lasts
-longer than an hour. Every release that serves beside this one keeps to it, as it is a lease like any other;
-one before this lets go of it when it deletes the session.
+longer than an hour. Every release that serves beside this one keeps to it, as it is a lease like any other,
+but for one before this that deletes the session.
 
 Who takes it over goes on under its name, for as long: from the first moment, so that whoever fails or dies after that has
 changed nothing for others but the epoch. Only a cutover that opens the session ends it.
