@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from protocol.types import session_uuid
-from service.errors import BadInput, Fenced, KeyReused, Unavailable, VersionMismatch
+from service.errors import BadInput, Fenced, KeyReused, PreKeyOverwritten, Unavailable, VersionMismatch
 from service.store import AuthStore, Caller
 from service.store.auth_store import StoreOptions
 from service.store.changes import Committed
@@ -74,6 +74,39 @@ async def test_each_has_its_answer_in_its_place(store: AuthStore):
     assert isinstance(third, VersionMismatch)
     assert isinstance(fourth, Fenced)
     assert [await value(store, name) for name in ("a", "new", "b", "c")] == [b"5", b"2", b"0", b"0"]
+    assert no_turn_is_left(store)
+
+
+async def test_what_shares_a_statement_applies_or_fails_alone(store: AuthStore, other: AuthStore):
+    """Beside each other: nothing to store, one written elsewhere meanwhile, a pre-key of other bytes, a deletion, a value."""
+    names = ("nothing", "stale", "clash", "deletes", "puts")
+    pair = [Row("pre-key", b"7", b'{"public":1}')]
+    for name in names:
+        await store.commit(ME, name, CommitRequest(rows=[Row("t", b"x", b"0"), Row("t", b"y", b"0"), *pair]))
+    await other.commit(ME, "stale", put(50))
+    asked = [
+        ("nothing", CommitRequest()),
+        ("stale", put(1, if_match=1)),
+        ("clash", CommitRequest(rows=[Row("t", b"x", b"1"), Row("pre-key", b"7", b'{"public":2}')])),
+        ("deletes", CommitRequest(rows=[Row("t", b"y", None), Row("t", b"never", None)])),
+        ("puts", CommitRequest(rows=[Row("t", b"x", b"1"), Row("t", b"new", b"1"), *pair])),
+    ]
+    nothing, stale, clash, deletes, puts = await store.commit_all(ME, asked)
+    assert (nothing, deletes, puts) == (Committed(2, 0), Committed(2, 0), Committed(2, 0))
+    assert isinstance(stale, VersionMismatch)
+    assert isinstance(clash, PreKeyOverwritten)
+    looked = [("t", b"x"), ("t", b"y"), ("t", b"new"), ("pre-key", b"7")]
+    stored = {name: await store.get(ME, name, looked) for name in names}
+    assert stored == {
+        "nothing": {0: b"0", 1: b"0", 3: b'{"public":1}'},
+        "stale": {0: b"50", 1: b"0", 3: b'{"public":1}'},
+        "clash": {0: b"0", 1: b"0", 3: b'{"public":1}'},
+        "deletes": {0: b"0", 3: b'{"public":1}'},
+        "puts": {0: b"1", 1: b"0", 2: b"1", 3: b'{"public":1}'},
+    }
+    for name in names:
+        async with store.state(ME, name) as state:  # proven: counts and mark moved with the rows
+            assert len([key async for chunk in state.chunks for key in chunk]) == len(stored[name])
     assert no_turn_is_left(store)
 
 

@@ -10,81 +10,107 @@ expected one do the old rows (mark, guard, counts) belong to the head.
 """
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Final
 
-from service.records import Applied, Change, NotApplied
+from service.records import Applied, Change, NotApplied, SealedRow
 from service.sql.commit_one import commit_one
 from service.sql.fragments import (
+    IDENTITY_COLUMNS,
     UPSERTED,
-    columns,
+    columns_to_look,
     differs,
+    identity_columns,
     lease_after,
     mark_after,
     may_write,
     outcome,
+    stored,
     weight,
 )
 from service.sql.journal import append_all
 from service.sql.pool import Connection
 from service.sql.whole import replace
 
-_ROWS: Final = "n, kh, ktype, sealed, d_hi, d_lo, w1, w2"
+# $1-$9 and those of the identity, an array each with a place a commit.
+_STEERING: Final = (
+    ("sid", "uuid"),
+    ("expected", "bigint"),
+    ("dek_id", "int"),
+    ("lease_epoch", "bigint"),
+    ("mark_delta", "bigint"),
+    ("recent", "bytea"),
+    ("pre_key_top", "bigint"),
+    ("overwrite", "bool"),
+    ("upserts", "int"),
+)
+_values: Final = attrgetter(*(name for name, _ in _STEERING if name != "upserts"))
+_ARRAYS: Final = {
+    name: f"(${place}::{kind}[])" for place, (name, kind) in enumerate((*_STEERING, *IDENTITY_COLUMNS), 1)
+}
+_MOVED: Final = ("recent", "pre_key_top", *(name for name, _ in IDENTITY_COLUMNS))
 
 
-# $1-$14 a commit each, $15-$22 a row each; row.n is its commit's place in $2, from 1.
+def _of(name: str, place: str = "was.n") -> str:
+    """What the commit at a place, from 1, says."""
+    return f"{_ARRAYS[name]}[{place}]"
+
+
+# $16-$23 a row each, of which ``n`` is its commit's place; a commit has one at least. Nothing here is compared with all else
+# in the statement: what belongs to a commit is found by its place in the arrays, what was applied by a hash of places.
 _COMMIT: Final = f"""
-WITH c AS (
-    SELECT * FROM unnest($1::int[], $2::uuid[], $3::bigint[], $4::int[], $5::bigint[], $6::bigint[], $7::int[], $8::bytea[],
-                         $9::bytea[], $10::bool[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[])
-        AS c(n, sid, expected, dek_id, lease_epoch, mark_delta, upserts, recent,
-             identity_tag, paired, next_pre_key, first_unuploaded, account_sync, signed_pre_key)
-), r AS (
-    SELECT ($2::uuid[])[n] AS sid, r.*
-    FROM unnest($15::int[], $16::bytea[], $17::text[], $18::bytea[], $19::bigint[], $20::bigint[], $21::bigint[], $22::bigint[])
-        AS r({_ROWS})
-), was AS (
-    SELECT r.n, count(*) AS found, sum({weight("r.w1", "r.w2")}) AS weight,
-           bool_or(r.ktype = 'pre-key' AND r.sealed IS NOT NULL AND NOT ($23::bool[])[r.n]
-                   AND {differs("r.d_hi", "r.d_lo")}) AS clash
-    FROM r JOIN session_keys k ON k.sid = r.sid AND k.kh = r.kh GROUP BY r.n
+WITH r AS (
+    SELECT {_of("sid", "r.n")} AS sid, r.*
+    FROM unnest($16::int[], $17::bytea[], $18::text[], $19::bytea[], $20::bigint[], $21::bigint[], $22::bigint[], $23::bigint[])
+        AS r(n, kh, ktype, sealed, d_hi, d_lo, w1, w2)
+), was AS MATERIALIZED (
+    SELECT r.n, count(k.kh) AS found, sum({weight("r.w1", "r.w2")}) AS weight,
+           coalesce(bool_or(r.ktype = 'pre-key' AND r.sealed IS NOT NULL AND NOT {_of("overwrite", "r.n")}
+                            AND {differs("r.d_hi", "r.d_lo")}), false) AS clash
+    FROM r LEFT JOIN {stored("r.sid", "r.kh")} ON true GROUP BY r.n ORDER BY r.n
 ), upd AS (
     UPDATE sessions s SET
-        version = s.version + 1, {lease_after("c.lease_epoch")},
-        row_count = s.row_count + c.upserts - coalesce(was.found, 0), {mark_after("c.mark_delta")},
-        recent = c.recent, identity_tag = c.identity_tag, paired = c.paired, next_pre_key = c.next_pre_key,
-        first_unuploaded = c.first_unuploaded, account_sync = c.account_sync, signed_pre_key = c.signed_pre_key,
-        pre_key_top = ($24::bigint[])[c.n], updated_at = now()
-    FROM c JOIN sessions seen ON seen.sid = c.sid AND seen.version = c.expected LEFT JOIN was ON was.n = c.n
-    WHERE s.sid = c.sid AND s.version = c.expected AND s.dek_id = c.dek_id AND s.deleted_at IS NULL
-      AND {may_write("c.lease_epoch")}
-      AND NOT coalesce(was.clash, false)
-    RETURNING c.n, s.version, s.epoch, s.row_count AS rows
+        version = s.version + 1, {lease_after(_of("lease_epoch"))},
+        row_count = s.row_count + {_of("upserts")} - was.found, {mark_after(_of("mark_delta"))},
+        {"".join(f"{name} = {_of(name)}, " for name in _MOVED)}updated_at = now()
+    FROM was
+    WHERE s.sid = {_of("sid")} AND s.version = {_of("expected")} AND s.dek_id = {_of("dek_id")} AND s.deleted_at IS NULL
+      AND (SELECT seen.version FROM sessions seen WHERE seen.sid = {_of("sid")}) = {_of("expected")}
+      AND {may_write(_of("lease_epoch"))}
+      AND NOT was.clash
+    RETURNING was.n, s.version, s.epoch, s.row_count AS rows
 ), del AS (
-    DELETE FROM session_keys k USING upd JOIN r ON r.n = upd.n
-    WHERE r.sealed IS NULL AND k.sid = r.sid AND k.kh = r.kh
+    DELETE FROM session_keys k USING r
+    WHERE r.sealed IS NULL AND k.sid = r.sid AND k.kh = r.kh AND (r.n IN (SELECT upd.n FROM upd)) IS TRUE
 ), put AS (
     INSERT INTO session_keys (sid, kh, ktype, d_hi, d_lo, sealed)
-    SELECT r.sid, r.kh, r.ktype, r.d_hi, r.d_lo, r.sealed FROM r JOIN upd ON upd.n = r.n WHERE r.sealed IS NOT NULL
+    SELECT r.sid, r.kh, r.ktype, r.d_hi, r.d_lo, r.sealed FROM r
+    WHERE r.sealed IS NOT NULL AND (r.n IN (SELECT upd.n FROM upd)) IS TRUE
     {UPSERTED}
 )"""
 
+# One that is in neither part did not apply, and clashes with nothing.
 _OUTCOME: Final = """
-SELECT c.n, upd.version, upd.epoch, upd.rows, coalesce(was.clash, false) AS clash
-FROM c LEFT JOIN upd ON upd.n = c.n LEFT JOIN was ON was.n = c.n
+SELECT upd.n, upd.version, upd.epoch, upd.rows, false AS clash FROM upd
+UNION ALL
+SELECT was.n, NULL, NULL, NULL, true FROM was WHERE was.clash
 """
 
 COMMIT_SQL: Final = _COMMIT + _OUTCOME
 
-# The same with $25, an entry for the mirror or NULL a commit each. A statement of its own, so that sessions without a
+# The same with $24, an entry for the mirror or NULL a commit each. A statement of its own, so that sessions without a
 # mirror pay nothing for those with one.
 COMMIT_MIRRORED_SQL: Final = (
     _COMMIT
-    + """, noted AS (
+    + f""", noted AS (
     INSERT INTO mirror_entries (sid, version, sealed)
-    SELECT c.sid, upd.version, ($25::bytea[])[c.n] FROM upd JOIN c ON c.n = upd.n WHERE ($25::bytea[])[c.n] IS NOT NULL
+    SELECT {_of("sid", "upd.n")}, upd.version, ($24::bytea[])[upd.n] FROM upd WHERE ($24::bytea[])[upd.n] IS NOT NULL
 )"""
     + _OUTCOME
 )
+
+# Of a commit that has none: it is found nowhere, and deletes nothing.
+_NO_ROW: Final = SealedRow(b"", "", None, (0, 0), (0, 0))
 
 
 async def commit_all(connection: Connection, changes: Sequence[Change]) -> list[Applied | NotApplied]:
@@ -120,28 +146,16 @@ async def _commit_batch(connection: Connection, changes: Sequence[Change]) -> li
     # Sessions are locked in the order they stand here: in one order by every process, none waits for the other in a ring.
     places = sorted(range(len(changes)), key=lambda place: changes[place].sid.int)
     changes = [changes[place] for place in places]
-    rows = [(n, row) for n, change in enumerate(changes, 1) for row in change.rows]
+    rows = [(n, row) for n, change in enumerate(changes, 1) for row in change.rows or [_NO_ROW]]
     entries = [change.entry for change in changes]
     mirrored = any(entry is not None for entry in entries)
     answers = await connection.fetch(
         COMMIT_MIRRORED_SQL if mirrored else COMMIT_SQL,
-        list(range(1, len(changes) + 1)),
-        [change.sid for change in changes],
-        [change.expected for change in changes],
-        [change.dek_id for change in changes],
-        [change.lease_epoch for change in changes],
-        [change.mark_delta for change in changes],
+        *zip(*map(_values, changes), strict=True),
         [sum(row.sealed is not None for row in change.rows) for change in changes],
-        [change.recent for change in changes],
-        [change.identity.tag for change in changes],
-        [change.identity.paired for change in changes],
-        *zip(*(change.identity.counters for change in changes), strict=True),
+        *zip(*(identity_columns(change.identity) for change in changes), strict=True),
         [n for n, _ in rows],
-        *columns([row for _, row in rows]),
-        [row.weights[0] for _, row in rows],
-        [row.weights[1] for _, row in rows],
-        [change.overwrite for change in changes],
-        [change.pre_key_top for change in changes],
+        *columns_to_look([row for _, row in rows]),
         *([entries] if mirrored else ()),
     )
     outcomes: list[Applied | NotApplied] = [NotApplied(clash=False)] * len(changes)

@@ -22,6 +22,7 @@ from service.sql.fragments import (
     may_write,
     outcome,
     parted,
+    stored,
     weight,
 )
 from service.sql.pool import Connection
@@ -56,7 +57,7 @@ WITH r AS (
     SELECT count(*) AS found, sum({weight("r.w1", "r.w2")}) AS weight,
            coalesce(bool_or(r.ktype = 'pre-key' AND r.sealed IS NOT NULL AND NOT $14::bool
                             AND {differs("r.d_hi", "r.d_lo")}), false) AS clash
-    FROM r JOIN session_keys k ON k.sid = r.sid AND k.kh = r.kh
+    FROM r CROSS JOIN {stored("r.sid", "r.kh")}
 ), {_MOVED}, del AS (
     DELETE FROM session_keys k USING upd, r WHERE r.sealed IS NULL AND k.sid = r.sid AND k.kh = r.kh
 ), put AS (

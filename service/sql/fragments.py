@@ -53,21 +53,34 @@ def differs(high: str, low: str) -> str:
     return f"(k.d_hi <> {high} OR k.d_lo <> {low})"
 
 
+def stored(sid: str, kh: str) -> str:
+    """The row of a name, ``k``, behind whatever names it."""
+    # OFFSET keeps the planner from turning the look-up round: a plan made while there are few rows would go through all
+    # of them, and goes on doing so when there are many.
+    return f"LATERAL (SELECT * FROM session_keys k WHERE k.sid = {sid} AND k.kh = {kh} OFFSET 0) k"
+
+
 UPSERTED: Final = """
     ON CONFLICT (sid, kh) DO UPDATE SET d_hi = excluded.d_hi, d_lo = excluded.d_lo, sealed = excluded.sealed"""
 
 
+IDENTITY_COLUMNS: Final = (
+    ("identity_tag", "bytea"),
+    ("paired", "bool"),
+    ("next_pre_key", "bigint"),
+    ("first_unuploaded", "bigint"),
+    ("account_sync", "bigint"),
+    ("signed_pre_key", "bigint"),
+)
+
+
 def identity_columns(identity: Identity) -> tuple[Any, ...]:
+    """The values of `IDENTITY_COLUMNS`."""
     return identity.tag, identity.paired, *identity.counters
 
 
-def columns(rows: Sequence[SealedRow]) -> list[Column]:
-    """``kh, ktype, sealed, d_hi, d_lo``."""
-    return columns_to_look(rows)[:5]
-
-
 def columns_to_insert(rows: Sequence[SealedRow]) -> list[Column]:
-    kh, ktype, sealed, high, low = columns(rows)
+    kh, ktype, sealed, high, low, _, _ = columns_to_look(rows)
     return [kh, ktype, high, low, sealed]
 
 

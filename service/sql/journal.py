@@ -20,6 +20,7 @@ import asyncpg
 from service.records import Applied, Change, JournalEntry, NotApplied, SealedRow, SessionRow, Settling
 from service.sql.fragments import (
     FRESH_FROM,
+    IDENTITY_COLUMNS,
     UPSERTED,
     columns_to_insert,
     columns_to_look,
@@ -29,6 +30,7 @@ from service.sql.fragments import (
     mark_moved,
     may_write,
     parted,
+    stored,
     weight,
 )
 from service.sql.pool import Connection
@@ -60,15 +62,7 @@ _STEERING: Final = (
     ("weight", "bigint"),
     ("recent", "bytea"),
 )
-_IDENTITY: Final = (
-    ("identity_tag", "bytea"),
-    ("paired", "bool"),
-    ("next_pre_key", "bigint"),
-    ("first_unuploaded", "bigint"),
-    ("account_sync", "bigint"),
-    ("signed_pre_key", "bigint"),
-    ("pre_key_top", "bigint"),
-)
+_IDENTITY: Final = (*IDENTITY_COLUMNS, ("pre_key_top", "bigint"))
 
 
 _values: Final = attrgetter(
@@ -134,7 +128,7 @@ WITH r AS (
 ), was AS MATERIALIZED (
     SELECT count(*) AS found, sum({weight("a.w1", "a.w2")}) AS weight
     FROM (SELECT sid, kh, w1, w2 FROM r UNION ALL SELECT sid, kh, w1, w2 FROM g) a
-    JOIN session_keys k ON k.sid = a.sid AND k.kh = a.kh
+    CROSS JOIN {stored("a.sid", "a.kh")}
 ), upd AS (
     UPDATE sessions s SET
         row_count = s.row_count + $7::int - was.found, {mark_after("$6::bigint")},

@@ -9,18 +9,20 @@ import asyncpg
 
 from service.errors import WHOLE_SET, Corrupt
 from service.records import JournalEntry, SessionRow, StoredRow
+from service.sql.fragments import stored
 from service.sql.pool import Connection, unhurried
 from service.sql.sessions import HEAD_COLUMNS, nested_row
 
 # $1, $2 a session each; $3, $4, $5 a row each (its session's place, its own place, its keyed hash).
-GET_SQL: Final = """
+GET_SQL: Final = f"""
 SELECT h.n, NULL::int AS i, s.version, s.pending, s.dek_id, s.deleted_at IS NOT NULL AS deleted,
        NULL::bytea AS kh, NULL::text AS ktype, NULL::bigint AS d_hi, NULL::bigint AS d_lo, NULL::bytea AS sealed
-FROM unnest($1::int[], $2::uuid[]) AS h(n, sid) JOIN sessions s ON s.sid = h.sid
+FROM unnest($1::int[], $2::uuid[]) AS h(n, sid)
+CROSS JOIN LATERAL (SELECT * FROM sessions s WHERE s.sid = h.sid OFFSET 0) s
 UNION ALL
 SELECT r.n, r.i, NULL, NULL, NULL, NULL, k.kh, k.ktype, k.d_hi, k.d_lo, k.sealed
 FROM unnest($3::int[], $4::int[], $5::bytea[]) AS r(n, i, kh)
-JOIN session_keys k ON k.sid = ($2::uuid[])[r.n] AND k.kh = r.kh
+CROSS JOIN {stored("($2::uuid[])[r.n]", "r.kh")}
 """
 
 PAGE_SQL: Final = """

@@ -57,8 +57,9 @@ ORDER BY s.tenant, s.name LIMIT $5
 
 COUNT_KEYS_SQL: Final = """
 SELECT k.sid, k.ktype, count(*) AS count, sum(octet_length(k.sealed))::bigint AS bytes
-FROM unnest($1::uuid[]) AS w(sid) JOIN session_keys k ON k.sid = w.sid
-WHERE k.ktype <> '' GROUP BY k.sid, k.ktype
+FROM unnest($1::uuid[]) AS w(sid)
+CROSS JOIN LATERAL (SELECT * FROM session_keys k WHERE k.sid = w.sid AND k.ktype <> '' OFFSET 0) k
+GROUP BY k.sid, k.ktype
 """
 
 # How it came about is of the row as it was before this statement: for the metrics, which may err when two ask at once.
@@ -120,17 +121,17 @@ WITH gone AS (
       AND s.deleted_at = (SELECT seen.deleted_at FROM sessions seen WHERE seen.sid = $1)
     RETURNING s.sid, s.version, s.epoch
 ), keys AS (
-    DELETE FROM session_keys k USING gone WHERE k.sid = gone.sid RETURNING 1
+    DELETE FROM session_keys k USING gone WHERE k.sid = $1 RETURNING 1
 ), journal AS (
-    DELETE FROM session_journal j USING gone WHERE j.sid = gone.sid
+    DELETE FROM session_journal j USING gone WHERE j.sid = $1
 ), origin AS (
-    DELETE FROM session_origins o USING gone WHERE o.sid = gone.sid
+    DELETE FROM session_origins o USING gone WHERE o.sid = $1
 ), entries AS (
-    DELETE FROM mirror_entries e USING gone WHERE e.sid = gone.sid
+    DELETE FROM mirror_entries e USING gone WHERE e.sid = $1
 ), verdict AS (
-    DELETE FROM integrity_verdicts v USING gone WHERE v.sid = gone.sid
+    DELETE FROM integrity_verdicts v USING gone WHERE v.sid = $1
 ), archived AS (
-    DELETE FROM integrity_archive a USING gone WHERE a.sid = gone.sid
+    DELETE FROM integrity_archive a USING gone WHERE a.sid = $1
 ), stood AS (
     INSERT INTO purged_sessions (sid, version, epoch) SELECT sid, version, epoch + 1 FROM gone
     ON CONFLICT (sid) DO UPDATE SET version = excluded.version, epoch = excluded.epoch, purged_at = now()

@@ -23,9 +23,9 @@ WITH upd AS (
       AND {may_write("$4::bigint")}
     RETURNING s.sid, s.version, s.epoch, s.row_count AS rows
 ), gone AS (
-    DELETE FROM session_keys k USING upd WHERE k.sid = upd.sid RETURNING 1
+    DELETE FROM session_keys k USING upd WHERE k.sid = $1 RETURNING 1
 ), waiting AS (
-    DELETE FROM session_journal j USING upd WHERE j.sid = upd.sid
+    DELETE FROM session_journal j USING upd WHERE j.sid = $1
 ), put AS (
     INSERT INTO session_keys (sid, kh, ktype, d_hi, d_lo, sealed)
     SELECT upd.sid, r.* FROM (SELECT count(*) FROM gone) g, upd,
