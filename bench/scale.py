@@ -51,7 +51,7 @@ class Sizes:
     """How far to go, and which share of the operations. The documented run differs in ``minutes`` alone: 10."""
 
     rows: Sequence[int] = (1_000, 100_000, 2_000_000)
-    sessions: Sequence[int] = (1, 32, 256)
+    sessions: Sequence[int] = (1, 32, 256, 2_000)
     keys: Sequence[int] = (100, 1_127, 11_000)
     opened: int = 500
     filled: int = 40

@@ -273,7 +273,8 @@ class Settling(Value, frozen=True, gc=False):
     """A session's waiting commits, ready to become rows: applies exactly when the rows show ``settled``.
 
     ``count`` and ``weight`` of the entries; ``mark_delta``: the rows' shares of the mark less the entries'. ``rows`` are put,
-    those of ``gone`` (``kh``, each with its weights) deleted: a burst of messages uses up a pre-key each.
+    those of ``gone`` (``kh``, each with its weights) deleted: a burst of messages uses up a pre-key each. ``keyless``: the
+    session has no rows of keys yet, so that all that come are new.
     """
 
     sid: UUID
@@ -285,6 +286,7 @@ class Settling(Value, frozen=True, gc=False):
     rows: list[SealedRow]
     gone: list[bytes]
     gone_weights: list[tuple[int, int]]
+    keyless: bool
 
 
 class Applied(Value, frozen=True, gc=False):

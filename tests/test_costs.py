@@ -20,9 +20,9 @@ import service
 from service.http import wire
 from service.http.raw_json import decode
 from service.sql import commit as commit_sql
-from service.sql import commit_one, journal, pool, sessions, whole
+from service.sql import commit_one, journal, pool, sessions, settle, whole
 from service.sql import keys as keys_sql
-from service.store import AuthStore, Caller, heads
+from service.store import AuthStore, Caller, heads, settling
 from service.store.auth_store import StoreOptions
 from service.store.request import CommitRequest, Row
 from service.vault import MasterKeys
@@ -92,11 +92,20 @@ async def test_what_waits_becomes_rows_in_one_statement(counted: Counted):
     await commit(counted, "a", 2)
     for stamp in range(3):
         await counted.store.commit(ME, "a", CommitRequest(rows=rows(40, stamp)))
-    assert await counted.cost(counted.store.settle(ME, "a")) == [sessions.FIND_SQL, journal.SETTLE_SQL]
+    assert await counted.cost(counted.store.settle(ME, "a")) == [sessions.FIND_SQL, settle.SETTLE_SQL]
     assert await counted.cost(counted.store.settler.settle_all()) == []
     new = [Row("pre-key", b"%d" % n, b'{"n":%d}' % n) for n in range(812)]
     await counted.store.commit(ME, "a", CommitRequest(rows=new))
-    assert await counted.cost(counted.store.settler.settle_all()) == [journal.SETTLE_FRESH_SQL]
+    assert await counted.cost(counted.store.settler.settle_all()) == [settle.SETTLE_FRESH_SQL]
+
+
+async def test_sessions_that_are_due_together_become_rows_in_one_statement(counted: Counted):
+    names = [f"s{n}" for n in range(settling._TOGETHER[0])]
+    for name in names:
+        await commit(counted, name, 2)
+        await commit(counted, name, 40)
+        await commit(counted, name, 1)
+    assert await counted.cost(counted.store.settler.settle_all()) == [settle.SETTLE_MANY_SQL]
 
 
 async def test_a_commit_with_creds_a_lease_and_deletions_is_one_statement(counted: Counted):

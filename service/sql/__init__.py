@@ -5,7 +5,8 @@
 | `pool.py` | connections, their settings; driver errors seen once |
 | `lanes.py` | what waits together leaves together, and fails alone |
 | `commit.py`, `commit_one.py` | the commit statement: of many sessions, of one |
-| `journal.py` | large commits, and those of a burst, as one entry each, and how they become rows |
+| `journal.py` | large commits, and those of a burst, as one entry each |
+| `settle.py` | how entries become rows: of one session, of several |
 | `whole.py` | sessions that are new or replaced whole |
 | `fragments.py` | what statements that write a session have in common |
 | `keys.py` | reading rows |

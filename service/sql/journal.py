@@ -4,34 +4,23 @@ A commit of hundreds of keys costs most where it is spread into rows: a hash, a 
 entry a key. It is durable as soon as its entry is, so the entry is what the caller waits for; the rows follow
 (`settle`), once for all entries that wait.
 
-Appending is the same compare-and-set as any commit (see `commit`), but for rows, which it does not touch. Settling is one
-on the version that the rows show (``version - pending``), which only settling and commits of rows move. It leaves version,
-lease and head as they are, so it takes nobody's turn.
+Appending is the same compare-and-set as any commit (see `commit`), but for rows, which it does not touch.
 """
 
 from collections.abc import Sequence
-from contextlib import suppress
 from operator import attrgetter
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 import asyncpg
 
-from service.records import Applied, Change, JournalEntry, NotApplied, SealedRow, SessionRow, Settling
+from service.records import Applied, Change, JournalEntry, NotApplied, SessionRow
 from service.sql.fragments import (
-    FRESH_FROM,
     IDENTITY_COLUMNS,
-    UPSERTED,
-    columns_to_insert,
-    columns_to_look,
     identity_columns,
     lease_after,
-    mark_after,
     mark_moved,
     may_write,
-    parted,
-    stored,
-    weight,
 )
 from service.sql.pool import Connection
 from service.sql.sessions import HEAD_COLUMNS, nested_row
@@ -109,66 +98,6 @@ UNION ALL (
 )
 """
 
-PAGE: Final = 100
-
-WAITING_SQL: Final = """
-SELECT DISTINCT s.sid, s.tenant FROM session_journal j JOIN sessions s ON s.sid = j.sid
-WHERE j.at < now() - $1::float8 * interval '1 second' AND s.sid > $2 AND s.deleted_at IS NULL ORDER BY s.sid LIMIT $3
-"""
-
-# $1-$7 of the session; $8-$14 a row each that is put, $15-$17 one each that is deleted: what they were is looked for first.
-# See `commit_one` for the uuid in each row.
-_SETTLE: Final = f"""
-WITH r AS (
-    SELECT $1::uuid AS sid, r.*
-    FROM unnest($8::bytea[], $9::text[], $10::bytea[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[])
-        AS r(kh, ktype, sealed, d_hi, d_lo, w1, w2)
-), g AS (
-    SELECT $1::uuid AS sid, g.* FROM unnest($15::bytea[], $16::bigint[], $17::bigint[]) AS g(kh, w1, w2)
-), was AS MATERIALIZED (
-    SELECT count(*) AS found, sum({weight("a.w1", "a.w2")}) AS weight
-    FROM (SELECT sid, kh, w1, w2 FROM r UNION ALL SELECT sid, kh, w1, w2 FROM g) a
-    CROSS JOIN {stored("a.sid", "a.kh")}
-), upd AS (
-    UPDATE sessions s SET
-        row_count = s.row_count + $7::int - was.found, {mark_after("$6::bigint")},
-        pending = s.pending - $4::bigint, journal_weight = s.journal_weight - $5::bigint
-    FROM was
-    WHERE s.sid = $1 AND s.version - s.pending = $2::bigint AND s.dek_id = $3 AND s.deleted_at IS NULL
-      AND (SELECT seen.version - seen.pending FROM sessions seen WHERE seen.sid = $1) = $2
-    RETURNING s.row_count AS rows
-), del AS (
-    DELETE FROM session_keys k USING upd, g WHERE k.sid = g.sid AND k.kh = g.kh
-), put AS (
-    INSERT INTO session_keys (sid, kh, ktype, d_hi, d_lo, sealed)
-    SELECT r.sid, r.kh, r.ktype, r.d_hi, r.d_lo, r.sealed FROM upd, r
-    {UPSERTED}
-), gone AS (
-    DELETE FROM session_journal j USING upd WHERE j.sid = $1 AND j.version > $2 AND j.version <= $2 + $4
-)"""
-
-_SETTLED: Final = """
-SELECT rows FROM upd
-"""
-
-SETTLE_SQL: Final = _SETTLE + _SETTLED
-
-# The same with rows that are surely new, $18-$22 (see `commit_one.COMMIT_FRESH_SQL`).
-SETTLE_FRESH_SQL: Final = (
-    _SETTLE
-    + """, fresh AS (
-    INSERT INTO session_keys (sid, kh, ktype, d_hi, d_lo, sealed)
-    SELECT $1, f.* FROM upd,
-        unnest($18::bytea[], $19::text[], $20::bigint[], $21::bigint[], $22::bytea[]) AS f(kh, ktype, d_hi, d_lo, sealed)
-)"""
-    + _SETTLED
-)
-
-
-# Entries come and go, and autovacuum looks once a minute: a long burst would leave hundreds of megabytes behind until then.
-# Whoever else is at it does it for us. The table keeps its length, since shortening it would make readers wait.
-TIDY_SQL: Final = "VACUUM (SKIP_LOCKED, TRUNCATE false) session_journal"
-
 
 async def append_all(connection: Connection, changes: Sequence[Change]) -> list[Applied | NotApplied]:
     """Commits of different sessions, each as its entry; one outcome each, in order."""
@@ -221,49 +150,3 @@ async def read_journal(connection: Connection, sid: UUID) -> tuple[SessionRow, l
         return None
     found = [JournalEntry(record["version"], record["sealed"]) for record in records if record["head"] is None]
     return nested_row(head["head"]), sorted(found, key=lambda entry: entry.version)
-
-
-async def tidy(connection: Connection) -> None:
-    """Makes room for new entries where settled ones lay. Whatever keeps it from that, autovacuum will do it."""
-    with suppress(asyncpg.PostgresError, TimeoutError):
-        await connection.execute(TIDY_SQL)
-
-
-async def find_waiting(connection: Connection, older_s: float, after: UUID) -> list[tuple[UUID, str]]:
-    """``(sid, tenant)`` of up to ``PAGE`` living sessions after a uuid with an entry older than this, by uuid."""
-    found = await connection.fetch(WAITING_SQL, older_s, after, PAGE)
-    return [(record["sid"], record["tenant"]) for record in found]
-
-
-async def settle(connection: Connection, work: Settling, *, keyless: bool) -> int | None:
-    """Writes the rows, drops the entries: how many rows the session has now, None when nothing waits as it did.
-
-    ``keyless``: the session has no rows of keys yet, so that all that come are new.
-    """
-    fresh, rest = parted(work.rows, keyless=keyless)
-    if len(fresh) >= FRESH_FROM and not connection.is_in_transaction():
-        try:
-            return await _settle(connection, SETTLE_FRESH_SQL, work, rest, columns_to_insert(fresh))
-        except asyncpg.UniqueViolationError:
-            pass  # undone
-    return await _settle(connection, SETTLE_SQL, work, work.rows, ())
-
-
-async def _settle(
-    connection: Connection, text: str, work: Settling, rows: Sequence[SealedRow], fresh: Sequence[Any]
-) -> int | None:
-    settled: int | None = await connection.fetchval(
-        text,
-        work.sid,
-        work.settled,
-        work.dek_id,
-        work.count,
-        work.weight,
-        work.mark_delta,
-        len(work.rows),
-        *columns_to_look(rows),
-        work.gone,
-        *(zip(*work.gone_weights, strict=True) if work.gone else ((), ())),
-        *fresh,
-    )
-    return settled

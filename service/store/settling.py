@@ -1,23 +1,24 @@
 """Settling: what waits in a session's journal becomes rows, once for all commits that wait.
 
-Nobody waits for it: a commit is durable with its entry, and reads take rows and journal together. Sessions are settled one
-after the other, when they have been quiet for a moment or much waits; what a process that died left behind, by whoever
-looks next. Only a commit that must see or change rows, or finds the journal full, settles first. Room is made where settled
-entries lay once they are many.
+Nobody waits for it: a commit is durable with its entry, and reads take rows and journal together. Sessions are settled when
+they have been quiet for a moment or much waits, those that are due together in one statement; what a process that died left
+behind, by whoever looks next. Only a commit that must see or change rows, or finds the journal full, settles first. Room is
+made where settled entries lay once they are many.
 
 | what can happen | what follows |
 |---|---|
 | the process dies before the statement's answer | settled or not, whole: the same state either way |
 | another process settled or replaced the session meanwhile | nothing applied; the session is looked up anew |
+| one of several in a statement makes it fail | each is settled alone |
 | an entry does not open | the session stays as it is; its reads say Corrupt, and so does a check |
 | the database is away | tried again, later |
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from time import monotonic
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 from uuid import UUID
 
 from msgspec.structs import replace
@@ -25,11 +26,12 @@ from msgspec.structs import replace
 from service.errors import Unavailable
 from service.observe import get_logger, report
 from service.records import Head, SealedRow, Settling, Vacant
-from service.sql import journal as sql
+from service.sql import journal
+from service.sql import settle as sql
 from service.sql.pool import Connection, Database
-from service.store.heads import Heads, Stand
+from service.store.heads import Heads, Line, Stand
 from service.store.journal import Pending, open_journal
-from service.vault import PRIME, SessionVault, weigh
+from service.vault import PRIME, weigh
 
 T = TypeVar("T")
 
@@ -43,6 +45,7 @@ _TIDY: Final = 1 << 26  # weight, settled since the journal's table was last tid
 _ATTEMPTS: Final = 5
 _TOLD: Final = 1000
 _FIRST: Final = UUID(int=0)
+_TOGETHER: Final = (8, 1 << 20)  # sessions, weight: settled by one statement, while their commits wait for it
 _SLICE: Final = 128
 """Rows made before others have their turn."""
 
@@ -67,6 +70,14 @@ class _Due:
 
     def is_due(self, now: float) -> bool:
         return self.much or now - self.last >= _QUIET_S or now - self.since >= _LONGEST_S
+
+
+class _Taken(NamedTuple):
+    """A session to be settled, whose turn is ours."""
+
+    line: Line
+    stand: Stand
+    pending: Pending
 
 
 class Settler:
@@ -98,10 +109,10 @@ class Settler:
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(looked + _LEFT_BEHIND_S):
                     await self._some.wait()
-            for sid, due in list(self._due.items()):
-                if due.is_due(monotonic()):
-                    due.last = monotonic()  # the next try comes after a pause, when this one finds no database
-                    await self._quietly(sid, self.settle_now(due.tenant, sid))
+            now = monotonic()
+            late = [sid for sid, due in self._due.items() if due.is_due(now)]
+            for sids in _groups(late):
+                await self._settle_due(sids)
             if self._settled >= _TIDY:
                 self._settled = 0
                 await self._quietly(_FIRST, self._tidy())
@@ -112,6 +123,49 @@ class Settler:
                 self._some.clear()
             else:
                 await asyncio.sleep(_LOOK_S)
+
+    async def _settle_due(self, sids: Sequence[UUID]) -> None:
+        for sid in sids:
+            if due := self._due.get(sid):
+                due.last = monotonic()  # the next try comes after a pause, when this one finds no database
+        try:
+            await self._settle_together(sids)
+        except Unavailable:
+            return
+        except Exception:  # noqa: S110 - the one that it concerns meets it again
+            pass
+        for sid in sids:
+            if due := self._due.get(sid):
+                await self._quietly(sid, self.settle_now(due.tenant, sid))
+
+    async def _settle_together(self, sids: Sequence[UUID]) -> None:
+        """In one statement those whose turn is free and whose journal is remembered; the others are still due then."""
+        taken: list[_Taken] = []
+        try:
+            taken.extend(self._take(sids))
+            if len(taken) > 1:
+                works = [await _prepare(stand, pending) for _, stand, pending in taken]
+                async with self._database.connection(patient=False) as used:  # so many turns are not held for long
+                    outcomes = await sql.settle_all(used, works)
+                for (_, stand, pending), rows in zip(taken, outcomes, strict=True):
+                    if self._settled_as(stand, pending, rows) is not None:
+                        self._due.pop(stand.head.sid, None)
+        finally:
+            for line, _, _ in taken:
+                line.leave()
+
+    def _take(self, sids: Sequence[UUID]) -> Iterator["_Taken"]:
+        """Takes the turn of each that can be settled at once, as long as there is room."""
+        room = _TOGETHER[1]
+        for sid in sids:
+            stand = self._heads.remembered(sid)
+            pending = None if stand is None else self._heads.journals.of(stand.head)
+            if stand is None or pending is None or not pending.count or pending.weight > room:
+                continue
+            line = self._heads.line(sid)
+            if line.enter_now():
+                room -= pending.weight
+                yield _Taken(line, stand, pending)
 
     async def settle_now(self, tenant: str, sid: UUID, *, fresh: bool = False) -> None:
         """All that waits of a session, in its turn; ``fresh``: also what this process does not know of.
@@ -132,24 +186,38 @@ class Settler:
 
     async def settle_all(self) -> None:
         """What is known to wait, now."""
-        for sid, due in list(self._due.items()):
-            await self.settle_now(due.tenant, sid)
+        waiting = {sid: due.tenant for sid, due in self._due.items()}
+        sids = list(waiting)
+        for some in _groups(sids):
+            with suppress(Exception):  # the one that it concerns raises it
+                await self._settle_together(some)
+        for sid in sids:
+            if sid in self._due:
+                await self.settle_now(waiting[sid], sid)
 
     async def settle(self, stand: Stand, connection: Connection | None = None) -> Stand | None:
         """For who has the session's turn: the same session with nothing waiting; None when it has to be looked up anew.
 
         With a connection, in its transaction.
         """
-        head = stand.head
-        pending = self._heads.journals.of(head)
+        pending = self._heads.journals.of(stand.head) or await self._read(stand, connection)
         if pending is None:
-            found = await self._run(connection, lambda used: sql.read_journal(used, head.sid))
-            if found is None or found[0].head.version != head.version or found[0].head.pending != head.pending:
-                self._heads.forget(head.sid)
-                return None
-            pending = open_journal(head, stand.vault, found[1])
-        work = await _prepare(head, stand.vault, pending)
-        rows = await self._run(connection, lambda used: sql.settle(used, work, keyless=head.rows <= 1))
+            return None
+        work = await _prepare(stand, pending)
+        return self._settled_as(stand, pending, await self._run(connection, lambda used: sql.settle(used, work)))
+
+    async def _read(self, stand: Stand, connection: Connection | None) -> Pending | None:
+        """What waits, from the database; None when it is not what the stand says."""
+        head = stand.head
+        found = await self._run(connection, lambda used: journal.read_journal(used, head.sid))
+        if found is None or found[0].head.version != head.version or found[0].head.pending != head.pending:
+            self._heads.forget(head.sid)
+            return None
+        return open_journal(head, stand.vault, found[1])
+
+    def _settled_as(self, stand: Stand, pending: Pending, rows: int | None) -> Stand | None:
+        """The session after it was settled, of so many rows; None where it did not apply."""
+        head = stand.head
         self._heads.journals.forget(head.sid)
         if rows is None:
             self._heads.forget(head.sid)
@@ -194,8 +262,14 @@ class Settler:
                 report(error)
 
 
-async def _prepare(head: Head, vault: SessionVault, pending: Pending) -> Settling:
+def _groups(sids: Sequence[UUID]) -> Iterator[Sequence[UUID]]:
+    for at in range(0, len(sids), _TOGETHER[0]):
+        yield sids[at : at + _TOGETHER[0]]
+
+
+async def _prepare(stand: Stand, pending: Pending) -> Settling:
     """The newest value of each key, sealed as a row."""
+    head, vault = stand.head, stand.vault
     rows: list[SealedRow] = []
     put = [(ktype, key_id, value) for (ktype, key_id), value in pending.values.items() if value is not None]
     for at in range(0, len(put), _SLICE):
@@ -209,4 +283,5 @@ async def _prepare(head: Head, vault: SessionVault, pending: Pending) -> Settlin
     share = sum(weigh(row.weights, row.digest) for row in rows)
     delta = (share - pending.share) % PRIME
     weights = vault.weights(gone)
-    return Settling(head.sid, pending.settled, head.dek_id, pending.count, pending.weight, delta, rows, gone, weights)
+    of_journal = pending.settled, head.dek_id, pending.count, pending.weight
+    return Settling(head.sid, *of_journal, delta, rows, gone, weights, head.rows <= 1)
