@@ -219,7 +219,7 @@ def _waiting(request: CommitRequest, session: SessionRow, vault: SessionVault, k
     yield from (pending, work, entry, Entry(False, key, request.rows), Merged(pending))
     yield WholeSession(session, [entry], [])
     khs = vault.find_all(request.rows)
-    yield Settling(UUID(int=1), 1, 1, 1, 1, 1, vault.seal_all(request.rows), khs, vault.weights(khs))
+    yield Settling(UUID(int=1), 1, 1, 1, 1, 1, vault.seal_all(request.rows), khs, vault.weights(khs), False)
 
 
 def _bodies(marked: Marked, name: str) -> Iterator[object]:
