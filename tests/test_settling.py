@@ -1,5 +1,6 @@
 """Sessions that are due together become rows in one statement; whatever keeps one of them does not keep the others."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -172,10 +173,70 @@ async def test_one_that_another_process_settled_is_looked_at_anew(
 async def test_one_that_is_being_written_does_not_keep_the_others(store: AuthStore, other: AuthStore, looks: Any):
     await burst(store, *NAMES)
     async with store.settler._heads.line(sid("s3")):
-        await store.settler._settle_together([sid(name) for name in NAMES])
+        assert await store.settler._tried_together([sid(name) for name in NAMES])
         assert await pending(looks) == {name: BURST if name == "s3" else 0 for name in NAMES}
     await store.settler.settle_all()
     await is_whole(store, other, looks, *NAMES)
+
+
+async def test_one_that_somebody_holds_does_not_keep_the_others(store: AuthStore, other: AuthStore, looks: Any):
+    """Nor is one of them held while it is waited for."""
+    await burst(store, *NAMES)
+    transaction = looks.transaction()
+    await transaction.start()
+    await looks.execute("SELECT FROM sessions WHERE sid = $1 FOR UPDATE", sid("s2"))
+    async with asyncio.timeout(10):
+        assert await store.settler._tried_together([sid(name) for name in NAMES])
+        await store.commit(ME, "s1", CommitRequest(rows=[Row("t", b"x", b"1")]))
+    assert no_turn_is_left(store)
+    await transaction.rollback()
+    assert await pending(looks) == {name: {"s1": 1, "s2": BURST}.get(name, 0) for name in NAMES}
+    await store.settler.settle_all()
+    await is_whole(store, other, looks, *(name for name in NAMES if name != "s1"))
+
+
+@contextmanager
+def between_look_and_lock(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A statement of several sessions looks, and locks them a second later."""
+    text = sql.SETTLE_MANY_SQL.replace(
+        "held AS MATERIALIZED (", "held AS MATERIALIZED (WITH nap AS (SELECT pg_sleep(1))"
+    )
+    text = text.replace("WITH ORDINALITY AS h(sid, n)", "WITH ORDINALITY AS h(sid, n) CROSS JOIN nap")
+    assert text.count("nap") == 2
+    with monkeypatch.context() as patched:
+        patched.setattr(sql, "SETTLE_MANY_SQL", text)
+        yield
+
+
+async def test_a_lease_renewed_while_they_settle_is_no_reason_to_begin_anew(
+    store: AuthStore, other: AuthStore, looks: Any, monkeypatch: pytest.MonkeyPatch
+):
+    await burst(store, *NAMES)
+    with between_look_and_lock(monkeypatch):
+        settled = asyncio.create_task(store.settler._tried_together([sid(name) for name in NAMES]))
+        await asyncio.sleep(0.4)
+        await other.lease(ME, "s1", "me", 60, takeover=False, epoch=None)
+        await looks.execute("UPDATE session_keys SET sealed = sealed WHERE sid = $1", sid("s2"))
+        assert not settled.done()
+        await settled
+    assert set((await pending(looks)).values()) == {0}
+    await is_whole(store, other, looks, *NAMES)
+
+
+async def test_one_settled_by_another_while_they_settle_is_left_to_it(
+    store: AuthStore, other: AuthStore, looks: Any, monkeypatch: pytest.MonkeyPatch
+):
+    await burst(store, *NAMES)
+    with between_look_and_lock(monkeypatch):
+        settled = asyncio.create_task(store.settler._tried_together([sid(name) for name in NAMES]))
+        await asyncio.sleep(0.4)
+        await other.settle(ME, "s1")
+        await other.commit(ME, "s1", CommitRequest(rows=[Row("t", b"new", b"1")]))
+        assert not settled.done()
+        await settled
+    assert await pending(looks) == {name: int(name == "s1") for name in NAMES}
+    assert await state(store, "s1") == await state(other, "s1") == {**LEFT, ("t", b"new"): b"1"}
+    await is_whole(store, other, looks, *(name for name in NAMES if name != "s1"))
 
 
 async def test_one_that_fails_does_not_keep_the_others(store: AuthStore, other: AuthStore, looks: Any):

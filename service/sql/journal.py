@@ -105,7 +105,8 @@ async def append_all(connection: Connection, changes: Sequence[Change]) -> list[
         answers = await _append_one(connection, changes[0])
         places = [0]
     else:
-        # Sessions are locked in the order they stand here, as by every other statement.
+        # Sessions are locked in the order they stand here, as by every other statement. Behind a pooler plans are not ours,
+        # and may lock in another: who then waits in a ring with another process is told so by Postgres, and tries again.
         places = sorted(range(len(changes)), key=[change.sid.bytes for change in changes].__getitem__)
         answers = await _append_many(connection, [changes[place] for place in places])
     outcomes: list[Applied | NotApplied] = [NotApplied(clash=False)] * len(changes)

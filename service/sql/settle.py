@@ -81,7 +81,8 @@ SETTLE_FRESH_SQL: Final = (
 )
 
 # Of several sessions: $1-$7 an array each with a place a session, $8-$15 a row each that is put, $16-$19 one each that is
-# deleted, ``n`` its session's place. See `commit` for how nothing of one session is compared with another's.
+# deleted, ``n`` its session's place. See `commit` for how nothing of one session is compared with another's. A session that
+# somebody holds is left out: all others would wait for it, and whoever commits to them.
 SETTLE_MANY_SQL: Final = f"""
 WITH r AS (
     SELECT ($1::uuid[])[r.n] AS sid, r.*
@@ -94,13 +95,16 @@ WITH r AS (
     SELECT a.n, count(k.kh) AS found, sum({weight("a.w1", "a.w2")}) AS weight
     FROM (SELECT n, sid, kh, w1, w2 FROM r UNION ALL SELECT n, sid, kh, w1, w2 FROM g) a
     LEFT JOIN {stored("a.sid", "a.kh")} ON true GROUP BY a.n ORDER BY a.n
+), held AS MATERIALIZED (
+    SELECT h.n FROM unnest($1::uuid[]) WITH ORDINALITY AS h(sid, n)
+    CROSS JOIN LATERAL (SELECT FROM sessions s WHERE s.sid = h.sid FOR NO KEY UPDATE SKIP LOCKED) s
 ), upd AS (
     UPDATE sessions s SET
         row_count = s.row_count + ($7::int[])[was.n] - was.found, {mark_after("($6::bigint[])[was.n]")},
         pending = s.pending - ($4::bigint[])[was.n], journal_weight = s.journal_weight - ($5::bigint[])[was.n]
     FROM was
     WHERE s.sid = ($1::uuid[])[was.n] AND s.version - s.pending = ($2::bigint[])[was.n]
-      AND s.dek_id = ($3::int[])[was.n] AND s.deleted_at IS NULL
+      AND s.dek_id = ($3::int[])[was.n] AND s.deleted_at IS NULL AND (was.n IN (SELECT held.n FROM held)) IS TRUE
       AND (SELECT seen.version - seen.pending FROM sessions seen WHERE seen.sid = ($1::uuid[])[was.n])
           = ($2::bigint[])[was.n]
     RETURNING was.n, s.sid, s.row_count AS rows
@@ -139,10 +143,15 @@ async def find_waiting(connection: Connection, older_s: float, after: UUID) -> l
     return [(record["sid"], record["tenant"]) for record in found]
 
 
+def stands_alone(work: Settling) -> bool:
+    """Whether so many of its rows are new that they are worth a statement of their own."""
+    return len(parted(work.rows, keyless=work.keyless)[0]) >= FRESH_FROM
+
+
 async def settle(connection: Connection, work: Settling) -> int | None:
     """Writes the rows, drops the entries: how many rows the session has now, None when nothing waits as it did."""
-    fresh, rest = _parted(connection, work)
-    if fresh:
+    if stands_alone(work) and not connection.is_in_transaction():
+        fresh, rest = parted(work.rows, keyless=work.keyless)
         try:
             return await _settle(connection, SETTLE_FRESH_SQL, work, rest, columns_to_insert(fresh))
         except asyncpg.UniqueViolationError:
@@ -151,24 +160,14 @@ async def settle(connection: Connection, work: Settling) -> int | None:
 
 
 async def settle_all(connection: Connection, works: Sequence[Settling]) -> list[int | None]:
-    """The same for different sessions, in one statement but for those that have rows enough for one of their own."""
+    """The same for different sessions in one statement; None also for one that somebody holds."""
     outcomes: list[int | None] = [None] * len(works)
-    # Sessions are locked in the order they stand here, as by every other statement.
-    places = sorted(range(len(works)), key=[work.sid.bytes for work in works].__getitem__)
-    together = [place for place in places if not _parted(connection, works[place])[0]]
-    if len(together) > 1:
-        for n, rows in await _settle_many(connection, [works[place] for place in together]):
-            outcomes[together[n - 1]] = rows
-        places = [place for place in places if place not in together]
-    for place in places:
-        outcomes[place] = await settle(connection, works[place])
+    if len(works) > 1:
+        for n, rows in await _settle_many(connection, works):
+            outcomes[n - 1] = rows
+    else:
+        outcomes = [await settle(connection, work) for work in works]
     return outcomes
-
-
-def _parted(connection: Connection, work: Settling) -> tuple[list[SealedRow], list[SealedRow]]:
-    """Rows to insert as new, if that is worth a statement and can be undone, and the others."""
-    fresh, rest = parted(work.rows, keyless=work.keyless)
-    return (fresh, rest) if len(fresh) >= FRESH_FROM and not connection.is_in_transaction() else ([], work.rows)
 
 
 async def _settle_many(connection: Connection, works: Sequence[Settling]) -> list[asyncpg.Record]:

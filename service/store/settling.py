@@ -128,31 +128,47 @@ class Settler:
         for sid in sids:
             if due := self._due.get(sid):
                 due.last = monotonic()  # the next try comes after a pause, when this one finds no database
-        try:
-            await self._settle_together(sids)
-        except Unavailable:
-            return
-        except Exception:  # noqa: S110 - the one that it concerns meets it again
-            pass
-        for sid in sids:
-            if due := self._due.get(sid):
-                await self._quietly(sid, self.settle_now(due.tenant, sid))
+        if await self._tried_together(sids):
+            for sid in sids:
+                if due := self._due.get(sid):
+                    await self._quietly(sid, self.settle_now(due.tenant, sid))
 
-    async def _settle_together(self, sids: Sequence[UUID]) -> None:
-        """In one statement those whose turn is free and whose journal is remembered; the others are still due then."""
-        taken: list[_Taken] = []
+    async def _tried_together(self, sids: Sequence[UUID]) -> bool:
+        """False when there is no database. Whatever else keeps them from it together is met again by the one it concerns."""
+        if len(sids) == 1:
+            return True
+        reached = False
         try:
-            taken.extend(self._take(sids))
-            if len(taken) > 1:
-                works = [await _prepare(stand, pending) for _, stand, pending in taken]
-                async with self._database.connection(patient=False) as used:  # so many turns are not held for long
-                    outcomes = await sql.settle_all(used, works)
-                for (_, stand, pending), rows in zip(taken, outcomes, strict=True):
-                    if self._settled_as(stand, pending, rows) is not None:
-                        self._due.pop(stand.head.sid, None)
+            # Before their turns are taken, and without patience: so many are not to be held for long.
+            async with self._database.connection(patient=False) as used:
+                reached = True
+                await self._settle_together(used, sids)
+        except Unavailable:
+            return reached
+        except Exception as error:
+            self._tell(_FIRST, error)
+        return True
+
+    async def _settle_together(self, connection: Connection, sids: Sequence[UUID]) -> None:
+        """In one statement those whose turn is free and whose journal is remembered; the others are still due then."""
+        held: list[_Taken] = []
+        try:
+            held.extend(self._take(sids))
+            if len(held) == 1:
+                return
+            ready = [(one, await _prepare(one.stand, one.pending)) for one in held]
+            together = [pair for pair in ready if not sql.stands_alone(pair[1])]
+            alone = [[pair] for pair in ready if sql.stands_alone(pair[1])]
+            for group in (together, *alone):
+                outcomes = await sql.settle_all(connection, [work for _, work in group])
+                for (one, _), rows in zip(group, outcomes, strict=True):
+                    if self._settled_as(one.stand, one.pending, rows) is not None:
+                        self._due.pop(one.stand.head.sid, None)
+                    held.remove(one)
+                    one.line.leave()
         finally:
-            for line, _, _ in taken:
-                line.leave()
+            for one in held:
+                one.line.leave()
 
     def _take(self, sids: Sequence[UUID]) -> Iterator["_Taken"]:
         """Takes the turn of each that can be settled at once, as long as there is room."""
@@ -189,8 +205,7 @@ class Settler:
         waiting = {sid: due.tenant for sid, due in self._due.items()}
         sids = list(waiting)
         for some in _groups(sids):
-            with suppress(Exception):  # the one that it concerns raises it
-                await self._settle_together(some)
+            await self._tried_together(some)
         for sid in sids:
             if sid in self._due:
                 await self.settle_now(waiting[sid], sid)
@@ -256,10 +271,13 @@ class Settler:
             pass  # it stays due
         except Exception as error:
             self._due.pop(sid, None)
-            if len(self._told) < _TOLD and sid not in self._told:
-                self._told.add(sid)
-                _log.exception("a session was not settled", exc=error)
-                report(error)
+            self._tell(sid, error)
+
+    def _tell(self, sid: UUID, error: Exception) -> None:
+        if len(self._told) < _TOLD and sid not in self._told:
+            self._told.add(sid)
+            _log.exception("a session was not settled", exc=error)
+            report(error)
 
 
 def _groups(sids: Sequence[UUID]) -> Iterator[Sequence[UUID]]:
