@@ -28,8 +28,8 @@ from bench.side_by_side import CROWD
 from bench.stores import DIRECT
 from bench.worker import PARTS, Worker
 
-UNDER_WAY: Final = 3
-"""Requests that the client has under way: the sessions that wait share them."""
+UNDER_WAY: Final = 2
+"""Requests that the client has under way with so many sessions (`SMALL_BATCH` of its commit line)."""
 _REQUESTS: Final = 100  # a pass
 _ANSWER: Final = 30  # bytes a commit
 

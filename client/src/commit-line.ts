@@ -22,8 +22,8 @@ const SOLITARY = 8
 /** A commit beyond this many characters, or one that would make a request so long, travels in another one. */
 const LONGEST_BATCH = 1 << 20
 const LARGEST_BATCH = 1000
-/** So few are not spread. */
-const SMALL_BATCH = 8
+/** So few are not spread: what a request and its statement cost besides would be more than is won by working at once. */
+const SMALL_BATCH = 16
 
 /** A commit that is only ever repeated as it is. */
 export interface Commit {
