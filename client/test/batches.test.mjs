@@ -72,6 +72,16 @@ test('while requests are out the rest gathers, without waiting for company', asy
   await closeAll(auths)
 })
 
+test('sixteen leave in one request, more are spread over what may be under way', async () => {
+  for (const [count, sizes] of [[16, [16]], [32, [16, 16]], [60, [20, 20, 20]]]) {
+    const auths = await openMany(count)
+    faults.seen.length = 0
+    await Promise.all(auths.map(({ state }) => state.keys.set({ session: { a: { count } } })))
+    assert.deepEqual(writes().map((request) => membersOf(request).length), sizes)
+    await closeAll(auths)
+  }
+})
+
 test('a failing member fails alone', async () => {
   const auths = await openMany(10)
   const { url, token } = service
