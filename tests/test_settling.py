@@ -248,6 +248,9 @@ async def test_one_that_fails_does_not_keep_the_others(store: AuthStore, other: 
     )
     await store.settler._settle_due([sid(name) for name in NAMES])
     assert await pending(looks) == {name: BURST if name == "s2" else 0 for name in NAMES}
+    assert store.settler._told == {settling._FIRST, sid("s2")}, (
+        "once that they did not together, once whose fault it is"
+    )
     assert no_turn_is_left(store)
     assert await state(store, "s2") == LEFT
     await looks.execute("DROP TRIGGER refused ON session_journal")
