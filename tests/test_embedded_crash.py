@@ -277,7 +277,8 @@ def test_a_backend_that_outlives_its_postmaster_is_waited_for(tmp_path: Path) ->
     server.start()
     assert server.pid is not None
     children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
-    stopped = int(children[-1])
+    # Not just any: those of connections and of autovacuum come and go.
+    stopped = next(int(pid) for pid in children if b"checkpointer" in Path(f"/proc/{pid}/cmdline").read_bytes())
     os.kill(stopped, signal.SIGSTOP)
     try:
         os.kill(server.pid, signal.SIGKILL)

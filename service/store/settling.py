@@ -18,7 +18,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from time import monotonic
-from typing import Final, LiteralString, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 from uuid import UUID
 
 from msgspec.structs import replace
@@ -146,7 +146,9 @@ class Settler:
         except Unavailable:
             return reached
         except Exception as error:
-            self._tell(_FIRST, error, "sessions were not settled together")
+            if self._is_news(_FIRST):
+                _log.exception("sessions were not settled together", exc=error)
+                report(error)
         return True
 
     async def _settle_together(self, connection: Connection, sids: Sequence[UUID]) -> None:
@@ -271,13 +273,16 @@ class Settler:
             pass  # it stays due
         except Exception as error:
             self._due.pop(sid, None)
-            self._tell(sid, error, "a session was not settled")
+            if self._is_news(sid):
+                _log.exception("a session was not settled", exc=error)
+                report(error)
 
-    def _tell(self, sid: UUID, error: Exception, what: LiteralString) -> None:
-        if len(self._told) < _TOLD and sid not in self._told:
-            self._told.add(sid)
-            _log.exception(what, exc=error)
-            report(error)
+    def _is_news(self, sid: UUID) -> bool:
+        """Whether it was not told of before; from so many on nothing is."""
+        if len(self._told) >= _TOLD or sid in self._told:
+            return False
+        self._told.add(sid)
+        return True
 
 
 def _groups(sids: Sequence[UUID]) -> Iterator[Sequence[UUID]]:
