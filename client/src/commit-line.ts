@@ -22,7 +22,7 @@ const SOLITARY = 8
 /** A commit beyond this many characters, or one that would make a request so long, travels in another one. */
 const LONGEST_BATCH = 1 << 20
 const LARGEST_BATCH = 1000
-/** So few are not spread: what a request and its statement cost besides would be more than is won by working at once. */
+/** So few are not spread: a request and its statement cost more besides than is won by working at once. */
 const SMALL_BATCH = 16
 
 /** A commit that is only ever repeated as it is. */
