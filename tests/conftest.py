@@ -11,8 +11,10 @@ from pathlib import Path
 import asyncpg
 import pytest
 from api import Api, creds, fresh, pre_key, serve
+from stores import opened
 
 from service.embedded import EmbeddedPostgres
+from service.store import AuthStore
 
 
 def pytest_configure() -> None:
@@ -50,6 +52,22 @@ async def database_url(postgres_server: EmbeddedPostgres) -> AsyncIterator[str]:
         await connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
     finally:
         await connection.close()
+
+
+@pytest.fixture
+async def store(database_url: str) -> AsyncIterator[AuthStore]:
+    """A store on a database of the test's own."""
+    store = await opened(database_url)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def other(database_url: str, store: AuthStore) -> AsyncIterator[AuthStore]:
+    """A second process on the same database."""
+    second = await opened(database_url)
+    yield second
+    await second.close()
 
 
 @pytest.fixture(scope="session")

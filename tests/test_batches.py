@@ -2,46 +2,21 @@
 
 import asyncio
 import gc
-import os
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
 import asyncpg
 import pytest
+from stores import no_turn_is_left
 
 from protocol.types import session_uuid
 from service.errors import BadInput, Fenced, KeyReused, PreKeyOverwritten, Unavailable, VersionMismatch
 from service.store import AuthStore, Caller
-from service.store.auth_store import StoreOptions
 from service.store.changes import Committed
 from service.store.request import CommitRequest, Row
-from service.vault import MasterKeys
 
 ME = Caller("default", "write")
-MASTER = os.urandom(32)
 WAITS = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-
-
-async def opened(url: str) -> AuthStore:
-    store = AuthStore(url, MasterKeys([MASTER]), None, StoreOptions())
-    await store.open()
-    return store
-
-
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[AuthStore]:
-    store = await opened(database_url)
-    yield store
-    await store.close()
-
-
-@pytest.fixture
-async def other(database_url: str, store: AuthStore) -> AsyncIterator[AuthStore]:
-    """A second process on the same database."""
-    second = await opened(database_url)
-    yield second
-    await second.close()
 
 
 def put(value: int, **more: Any) -> CommitRequest:
@@ -60,10 +35,6 @@ async def made(store: AuthStore, *names: str) -> None:
 
 def heads_of(store: AuthStore) -> Any:
     return store.settler._heads
-
-
-def no_turn_is_left(store: AuthStore) -> bool:
-    return not any(line.taken for line in heads_of(store)._lines.values())
 
 
 async def test_each_has_its_answer_in_its_place(store: AuthStore):

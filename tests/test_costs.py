@@ -197,6 +197,8 @@ async def test_a_batch_is_one_statement(counted: Counted, monkeypatch: pytest.Mo
     await asyncio.gather(*(commit(counted, name) for name, _ in asked))
     await commit(counted, "s7", creds=json.dumps(creds()).encode())
     assert await counted.cost(counted.store.commit_all(ME, asked)) == [commit_sql.COMMIT_SQL]
+    nothing = [(name, CommitRequest()) for name, _ in asked[:3]]
+    assert await counted.cost(counted.store.commit_all(ME, nothing + asked[3:])) == [commit_sql.COMMIT_SQL]
     for _ in range(heads._BURST):
         await counted.store.commit_all(ME, asked)
     assert await counted.cost(counted.store.commit_all(ME, asked)) == [journal.APPEND_KEYS_SQL], "a burst"

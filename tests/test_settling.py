@@ -1,24 +1,21 @@
 """Sessions that are due together become rows in one statement; whatever keeps one of them does not keep the others."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import asyncpg
 import pytest
+from stores import no_turn_is_left
 
 from protocol.types import session_uuid
 from service.records import Settling
 from service.sql import settle as sql
 from service.store import AuthStore, Caller, heads, settling
-from service.store.auth_store import StoreOptions
 from service.store.request import CommitRequest, Row
-from service.vault import MasterKeys
 
 ME = Caller("default", "write")
-MASTER = os.urandom(32)
 NAMES = [f"s{n}" for n in range(6)]
 BURST = 4
 
@@ -28,27 +25,6 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each commit goes into the journal, and nothing becomes rows by itself."""
     monkeypatch.setattr(heads.Pace, "hurried", lambda _, __: True)
     monkeypatch.setattr(settling._Due, "is_due", lambda _, __: False)
-
-
-async def opened(url: str) -> AuthStore:
-    store = AuthStore(url, MasterKeys([MASTER]), None, StoreOptions())
-    await store.open()
-    return store
-
-
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[AuthStore]:
-    store = await opened(database_url)
-    yield store
-    await store.close()
-
-
-@pytest.fixture
-async def other(database_url: str, store: AuthStore) -> AsyncIterator[AuthStore]:
-    """A second process on the same database."""
-    second = await opened(database_url)
-    yield second
-    await second.close()
 
 
 @pytest.fixture
@@ -115,10 +91,6 @@ async def is_whole(store: AuthStore, other: AuthStore, looks: Any, *names: str) 
         rows = await looks.fetchval("SELECT count(*) FROM session_keys WHERE sid = $1", sid(name))
         assert rows == len(LEFT) == await looks.fetchval("SELECT row_count FROM sessions WHERE sid = $1", sid(name))
         assert await looks.fetchval("SELECT count(*) FROM session_journal WHERE sid = $1", sid(name)) == 0
-
-
-def no_turn_is_left(store: AuthStore) -> bool:
-    return not any(line.taken for line in store.settler._heads._lines.values())
 
 
 async def test_they_become_rows_in_one_statement(
@@ -261,12 +233,17 @@ async def test_one_that_fails_does_not_keep_the_others(store: AuthStore, other: 
 async def test_while_the_database_is_away_all_stay_due(store: AuthStore, looks: Any, monkeypatch: pytest.MonkeyPatch):
     await burst(store, *NAMES)
 
+    asked = 0
+
     def away(*_: object, **__: object) -> Any:
+        nonlocal asked
+        asked += 1
         raise settling.Unavailable
 
     with monkeypatch.context() as patched:
         patched.setattr(store.database, "connection", away)
         await store.settler._settle_due([sid(name) for name in NAMES])
+    assert asked == 1, "not once for each, who would wait for it one after the other"
     assert set(store.settler._due) == {sid(name) for name in NAMES}
     assert no_turn_is_left(store)
     await store.settler.settle_all()
@@ -292,7 +269,7 @@ async def test_commits_of_nothing_are_settled_too(store: AuthStore, looks: Any):
     await burst(store, "s1")
     for name in NAMES[:3]:
         await store.commit(ME, name, CommitRequest())
-    await store.settler.settle_all()
-    assert set((await pending(looks)).values()) == {0}
+    assert await store.settler._tried_together([sid(name) for name in NAMES[:3]])
+    assert set((await pending(looks)).values()) == {0}, "not only when each is settled alone"
     assert await state(store, "s0") == {("", b""): b"{}"}
     assert await state(store, "s1") == LEFT

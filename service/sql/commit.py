@@ -16,6 +16,7 @@ from typing import Final
 from service.records import Applied, Change, NotApplied, SealedRow
 from service.sql.commit_one import commit_one
 from service.sql.fragments import (
+    CHANGE_COLUMNS,
     IDENTITY_COLUMNS,
     UPSERTED,
     columns_to_look,
@@ -32,21 +33,12 @@ from service.sql.journal import append_all
 from service.sql.pool import Connection
 from service.sql.whole import replace
 
-# $1-$9 and those of the identity, an array each with a place a commit.
-_STEERING: Final = (
-    ("sid", "uuid"),
-    ("expected", "bigint"),
-    ("dek_id", "int"),
-    ("lease_epoch", "bigint"),
-    ("mark_delta", "bigint"),
-    ("recent", "bytea"),
-    ("pre_key_top", "bigint"),
-    ("overwrite", "bool"),
-    ("upserts", "int"),
-)
-_values: Final = attrgetter(*(name for name, _ in _STEERING if name != "upserts"))
+_GIVEN: Final = (*CHANGE_COLUMNS, ("pre_key_top", "bigint"), ("overwrite", "bool"))
+_values: Final = attrgetter(*(name for name, _ in _GIVEN))
+# $1-$15, an array each with a place a commit.
 _ARRAYS: Final = {
-    name: f"(${place}::{kind}[])" for place, (name, kind) in enumerate((*_STEERING, *IDENTITY_COLUMNS), 1)
+    name: f"(${place}::{kind}[])"
+    for place, (name, kind) in enumerate((*_GIVEN, ("upserts", "int"), *IDENTITY_COLUMNS), 1)
 }
 _MOVED: Final = ("recent", "pre_key_top", *(name for name, _ in IDENTITY_COLUMNS))
 

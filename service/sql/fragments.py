@@ -64,6 +64,15 @@ UPSERTED: Final = """
     ON CONFLICT (sid, kh) DO UPDATE SET d_hi = excluded.d_hi, d_lo = excluded.d_lo, sealed = excluded.sealed"""
 
 
+CHANGE_COLUMNS: Final = (
+    ("sid", "uuid"),
+    ("expected", "bigint"),
+    ("dek_id", "int"),
+    ("lease_epoch", "bigint"),
+    ("mark_delta", "bigint"),
+    ("recent", "bytea"),
+)
+"""What every statement of many commits is given of each, by its name in `records.Change`."""
 IDENTITY_COLUMNS: Final = (
     ("identity_tag", "bytea"),
     ("paired", "bool"),

@@ -16,6 +16,7 @@ import asyncpg
 
 from service.records import Applied, Change, JournalEntry, NotApplied, SessionRow
 from service.sql.fragments import (
+    CHANGE_COLUMNS,
     IDENTITY_COLUMNS,
     identity_columns,
     lease_after,
@@ -42,21 +43,9 @@ WITH upd AS (
 SELECT 1 AS n, version, epoch, rows FROM upd
 """
 
-_STEERING: Final = (
-    ("sid", "uuid"),
-    ("expected", "bigint"),
-    ("dek_id", "int"),
-    ("lease_epoch", "bigint"),
-    ("mark_delta", "bigint"),
-    ("weight", "bigint"),
-    ("recent", "bytea"),
-)
+_STEERING: Final = (*CHANGE_COLUMNS, ("weight", "bigint"))
 _IDENTITY: Final = (*IDENTITY_COLUMNS, ("pre_key_top", "bigint"))
-
-
-_values: Final = attrgetter(
-    "journal", "sid", "expected", "dek_id", "lease_epoch", "mark_delta", "journal_weight", "recent"
-)
+_values: Final = attrgetter("journal", *(name for name, _ in CHANGE_COLUMNS), "journal_weight")
 
 
 def _append_many_sql(changed: Sequence[tuple[str, str]] = ()) -> str:

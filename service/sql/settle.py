@@ -97,7 +97,7 @@ WITH r AS (
     LEFT JOIN {stored("a.sid", "a.kh")} ON true GROUP BY a.n ORDER BY a.n
 ), held AS MATERIALIZED (
     SELECT h.n FROM unnest($1::uuid[]) WITH ORDINALITY AS h(sid, n)
-    CROSS JOIN LATERAL (SELECT FROM sessions s WHERE s.sid = h.sid FOR NO KEY UPDATE SKIP LOCKED) s
+    CROSS JOIN LATERAL (SELECT FROM sessions l WHERE l.sid = h.sid FOR NO KEY UPDATE SKIP LOCKED) l
 ), upd AS (
     UPDATE sessions s SET
         row_count = s.row_count + ($7::int[])[was.n] - was.found, {mark_after("($6::bigint[])[was.n]")},
@@ -150,8 +150,8 @@ def stands_alone(work: Settling) -> bool:
 
 async def settle(connection: Connection, work: Settling) -> int | None:
     """Writes the rows, drops the entries: how many rows the session has now, None when nothing waits as it did."""
-    if stands_alone(work) and not connection.is_in_transaction():
-        fresh, rest = parted(work.rows, keyless=work.keyless)
+    fresh, rest = parted(work.rows, keyless=work.keyless)
+    if len(fresh) >= FRESH_FROM and not connection.is_in_transaction():
         try:
             return await _settle(connection, SETTLE_FRESH_SQL, work, rest, columns_to_insert(fresh))
         except asyncpg.UniqueViolationError:
@@ -161,12 +161,11 @@ async def settle(connection: Connection, work: Settling) -> int | None:
 
 async def settle_all(connection: Connection, works: Sequence[Settling]) -> list[int | None]:
     """The same for different sessions in one statement; None also for one that somebody holds."""
+    if len(works) == 1:
+        return [await settle(connection, works[0])]
     outcomes: list[int | None] = [None] * len(works)
-    if len(works) > 1:
-        for n, rows in await _settle_many(connection, works):
-            outcomes[n - 1] = rows
-    else:
-        outcomes = [await settle(connection, work) for work in works]
+    for n, rows in await _settle_many(connection, works):
+        outcomes[n - 1] = rows
     return outcomes
 
 

@@ -15,7 +15,7 @@ made where settled entries lay once they are many.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import Final, NamedTuple, TypeVar
@@ -109,10 +109,8 @@ class Settler:
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(looked + _LEFT_BEHIND_S):
                     await self._some.wait()
-            now = monotonic()
-            late = [sid for sid, due in self._due.items() if due.is_due(now)]
-            for sids in _groups(late):
-                await self._settle_due(sids)
+            for sids in _groups(self._late(self._due)):
+                await self._settle_due(self._late(sids))  # some may be written again by now
             if self._settled >= _TIDY:
                 self._settled = 0
                 await self._quietly(_FIRST, self._tidy())
@@ -124,10 +122,14 @@ class Settler:
             else:
                 await asyncio.sleep(_LOOK_S)
 
+    def _late(self, sids: Iterable[UUID]) -> list[UUID]:
+        """Those that are due by now."""
+        now = monotonic()
+        return [sid for sid in sids if (due := self._due.get(sid)) is not None and due.is_due(now)]
+
     async def _settle_due(self, sids: Sequence[UUID]) -> None:
         for sid in sids:
-            if due := self._due.get(sid):
-                due.last = monotonic()  # the next try comes after a pause, when this one finds no database
+            self._due[sid].last = monotonic()  # the next try comes after a pause, when this one finds no database
         if await self._tried_together(sids):
             for sid in sids:
                 if due := self._due.get(sid):
@@ -135,7 +137,7 @@ class Settler:
 
     async def _tried_together(self, sids: Sequence[UUID]) -> bool:
         """False when there is no database. Whatever else keeps them from it together is met again by the one it concerns."""
-        if len(sids) == 1:
+        if not sids[1:]:
             return True
         reached = False
         try:
@@ -156,12 +158,16 @@ class Settler:
         held: list[_Taken] = []
         try:
             held.extend(self._take(sids))
-            if len(held) == 1:
+            if not held[1:]:
                 return
-            ready = [(one, await _prepare(one.stand, one.pending)) for one in held]
-            together = [pair for pair in ready if not sql.stands_alone(pair[1])]
-            alone = [[pair] for pair in ready if sql.stands_alone(pair[1])]
-            for group in (together, *alone):
+            groups: list[list[tuple[_Taken, Settling]]] = [[]]
+            for one in held:
+                work = await _prepare(one.stand, one.pending)
+                if sql.stands_alone(work):
+                    groups.append([(one, work)])
+                else:
+                    groups[0].append((one, work))
+            for group in filter(None, groups):
                 outcomes = await sql.settle_all(connection, [work for _, work in group])
                 for (one, _), rows in zip(group, outcomes, strict=True):
                     if self._settled_as(one.stand, one.pending, rows) is not None:
