@@ -164,7 +164,7 @@ OF_RANGES = {"SETTLE_MANY_SQL"}  # of the journal, which may be many rows
 # Of a few rows, analyzed, Postgres goes through all rather than look up ten, where what is found is what is changed (by the
 # name that the plan gives it). It plans anew when they are analyzed again.
 WHOLE_WHEN_FEW = {
-    *((f"{name}_SQL", "s") for name in ("APPEND_MANY", "APPEND_KEYS", "COMMIT", "COMMIT_MIRRORED", "SETTLE_MANY")),
+    *((f"{name}_SQL", "s") for name in ("APPEND_MANY", "APPEND_KEYS", "COMMIT", "COMMIT_MIRRORED")),
     *((name, "k_1") for name in ("SETTLE_SQL", "SETTLE_FRESH_SQL")),
 }
 

@@ -82,7 +82,8 @@ SETTLE_FRESH_SQL: Final = (
 
 # Of several sessions: $1-$7 an array each with a place a session, $8-$15 a row each that is put, $16-$19 one each that is
 # deleted, ``n`` its session's place. See `commit` for how nothing of one session is compared with another's. A session that
-# somebody holds is left out: all others would wait for it, and whoever commits to them.
+# somebody holds is left out: all others would wait for it, and whoever commits to them. ANY keeps to the rows of these few
+# sessions also where the plan was made while the journal was empty, as it mostly is.
 SETTLE_MANY_SQL: Final = f"""
 WITH r AS (
     SELECT ($1::uuid[])[r.n] AS sid, r.*
@@ -103,7 +104,7 @@ WITH r AS (
         row_count = s.row_count + ($7::int[])[was.n] - was.found, {mark_after("($6::bigint[])[was.n]")},
         pending = s.pending - ($4::bigint[])[was.n], journal_weight = s.journal_weight - ($5::bigint[])[was.n]
     FROM was
-    WHERE s.sid = ($1::uuid[])[was.n] AND s.version - s.pending = ($2::bigint[])[was.n]
+    WHERE s.sid = ANY ($1::uuid[]) AND s.sid = ($1::uuid[])[was.n] AND s.version - s.pending = ($2::bigint[])[was.n]
       AND s.dek_id = ($3::int[])[was.n] AND s.deleted_at IS NULL AND (was.n IN (SELECT held.n FROM held)) IS TRUE
       AND (SELECT seen.version - seen.pending FROM sessions seen WHERE seen.sid = ($1::uuid[])[was.n])
           = ($2::bigint[])[was.n]
@@ -117,7 +118,7 @@ WITH r AS (
     {UPSERTED}
 ), gone AS (
     DELETE FROM session_journal j USING upd
-    WHERE j.sid = upd.sid AND j.version > ($2::bigint[])[upd.n]
+    WHERE j.sid = ANY ($1::uuid[]) AND j.sid = upd.sid AND j.version > ($2::bigint[])[upd.n]
       AND j.version <= ($2::bigint[])[upd.n] + ($4::bigint[])[upd.n]
 )
 SELECT n, rows FROM upd
